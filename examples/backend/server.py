@@ -13,6 +13,7 @@ import signal
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from aiohttp import web
@@ -24,6 +25,7 @@ SCHEMA = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 PRAGMA secure_delete = ON;
+PRAGMA foreign_keys = ON;
 CREATE TABLE IF NOT EXISTS taken (
     tenant TEXT NOT NULL, conversation_id TEXT NOT NULL, key TEXT NOT NULL, life TEXT NOT NULL,
     PRIMARY KEY (tenant, conversation_id, key)
@@ -39,10 +41,19 @@ CREATE TABLE IF NOT EXISTS happenings (
     type TEXT NOT NULL, body TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS happenings_of ON happenings (tenant, conversation_id);
-CREATE INDEX IF NOT EXISTS happenings_like ON happenings (tenant, type);
+CREATE TABLE IF NOT EXISTS callers (
+    tenant TEXT NOT NULL, identity TEXT NOT NULL,
+    number INTEGER NOT NULL REFERENCES happenings (number) ON DELETE CASCADE,
+    PRIMARY KEY (tenant, identity, number)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS callers_in ON callers (number);
 CREATE TABLE IF NOT EXISTS deleted (
     tenant TEXT NOT NULL, conversation_id TEXT NOT NULL, life TEXT NOT NULL,
     PRIMARY KEY (tenant, conversation_id, life)
+);
+CREATE TABLE IF NOT EXISTS deletions (
+    tenant TEXT NOT NULL, conversation_id TEXT NOT NULL, at TEXT NOT NULL,
+    PRIMARY KEY (tenant, conversation_id)
 );
 """
 Body = dict[str, Any]
@@ -74,9 +85,7 @@ class Records:
         """
         whose, life = Whose(body["tenant"], body["conversation_id"]), life_of(body["call_id"])
         with self._database as database:
-            if database.execute(
-                "SELECT 1 FROM deleted WHERE (tenant, conversation_id, life) = (?, ?, ?)", (*whose, life)
-            ).fetchone():
+            if self._is_late(whose, life, body["at"]):
                 return
             if not database.execute("INSERT OR IGNORE INTO taken VALUES (?, ?, ?, ?)", (*whose, key, life)).rowcount:
                 return
@@ -86,17 +95,33 @@ class Records:
                 case "messages.removed":
                     self._remove(whose, body["ids"])
                 case kind:
-                    database.execute(
+                    number = database.execute(
                         "INSERT INTO happenings (tenant, conversation_id, call_id, type, body) VALUES (?, ?, ?, ?, ?)",
-                        (*whose, body["call_id"], kind, json.dumps(body)),
-                    )
+                        (*whose, body["call_id"], kind, written(body)),
+                    ).lastrowid
+                    if kind == "session.recorded":
+                        database.executemany(
+                            "INSERT OR IGNORE INTO callers VALUES (?, ?, ?)",
+                            [(whose.tenant, one["identity"], number) for one in body["participants"]],
+                        )
+
+    def _is_late(self, whose: Whose, life: str, at: str) -> bool:
+        """Tell whether something is of a conversation that has been deleted, and not of one that began anew since.
+
+        By its life, if something of that had come; else by the time, for which clocks must be set.
+        """
+        query = (
+            "SELECT EXISTS (SELECT 1 FROM deleted WHERE (tenant, conversation_id, life) = (?, ?, ?))"
+            " OR EXISTS (SELECT 1 FROM deletions WHERE (tenant, conversation_id) = (?, ?) AND at > ?)"
+        )
+        return bool(self._database.execute(query, (*whose, life, *whose, at)).fetchone()[0])
 
     def _store(self, whose: Whose, message: Body) -> None:
         """Keep a message behind the others; one that has changed keeps its place."""
         self._database.execute(
             "INSERT INTO messages (tenant, conversation_id, id, body) VALUES (?, ?, ?, ?)"
             " ON CONFLICT (tenant, conversation_id, id) DO UPDATE SET body = excluded.body",
-            (*whose, message["id"], json.dumps(message)),
+            (*whose, message["id"], written(message)),
         )
 
     def _remove(self, whose: Whose, ids: list[str] | None) -> None:
@@ -114,17 +139,23 @@ class Records:
             " AND type IN ('turn.completed', 'transcription.final')",
             whose,
         ).fetchall()
-        for number, written in told:
-            body = without(json.loads(written), gone)
-            self._database.execute("UPDATE happenings SET body = ? WHERE number = ?", (json.dumps(body), number))
+        for number, kept in told:
+            body = written(without(json.loads(kept), gone))
+            self._database.execute("UPDATE happenings SET body = ? WHERE number = ?", (body, number))
 
-    def recent(self, whose: Whose, limit: int) -> list[Body]:
-        """Return the newest messages, the oldest of them first."""
+    def recent(self, whose: Whose, limit: int) -> str:
+        """Return an answer with the newest messages, the oldest of them first: as many as may be in an answer."""
         rows = self._database.execute(
             "SELECT body FROM messages WHERE (tenant, conversation_id) = (?, ?) ORDER BY position DESC LIMIT ?",
             (*whose, limit),
         )
-        return [json.loads(body) for (body,) in rows][::-1]
+        messages, left = list[str](), MOST_BYTES - len('{"messages":[]}')
+        for (body,) in rows:
+            left -= len(body.encode()) + 1
+            if left < 0:
+                break
+            messages.append(body)
+        return f'{{"messages":[{",".join(reversed(messages))}]}}'
 
     def delete(self, whose: Whose) -> None:
         """Forget a conversation, and drop what is still on its way of the lives that it has had so far."""
@@ -134,18 +165,28 @@ class Records:
                 " WHERE (tenant, conversation_id) = (?, ?) AND life <> ''",
                 whose,
             )
+            database.execute("INSERT OR REPLACE INTO deletions VALUES (?, ?, ?)", (*whose, now()))
             for table in ("taken", "messages", "happenings"):
                 database.execute(f"DELETE FROM {table} WHERE (tenant, conversation_id) = (?, ?)", whose)  # noqa: S608
 
     def earlier_calls(self, tenant: str, identity: str) -> list[Body]:
         """Return the records of the last calls somebody was in, in whichever conversation, the oldest first."""
         rows = self._database.execute(
-            "SELECT body FROM happenings WHERE tenant = ? AND type = 'session.recorded' AND EXISTS ("
-            "SELECT 1 FROM json_each(body, '$.participants') WHERE json_extract(value, '$.identity') = ?)"
-            " ORDER BY number DESC LIMIT ?",
+            "SELECT body FROM callers JOIN happenings USING (number)"
+            " WHERE (callers.tenant, callers.identity) = (?, ?) ORDER BY callers.number DESC LIMIT ?",
             (tenant, identity, CALLS_TOLD),
         )
         return [json.loads(body) for (body,) in rows][::-1]
+
+
+def now() -> str:
+    """Return the time as a delivery tells it, so that the two can be compared."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def written(body: Body) -> str:
+    """Return JSON as short as it can be; half a surrogate pair, which no file can have, becomes a question mark."""
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(errors="replace").decode()
 
 
 def life_of(call_id: str | None) -> str:
@@ -200,7 +241,8 @@ DELIVERIES: Mapping[str, Body] = {
     },
 }
 """Where what happens arrives, and what this server relies on in it. There may be more fields, today or tomorrow."""
-INTERIM: Body = {"type": {"transcription.interim"}}
+INTERIM: Body = {**WHOSE, "type": {"transcription.interim"}}
+KNOWN = {kind for shape in [*DELIVERIES.values(), INTERIM] for kind in shape["type"]}
 CONTEXT: Body = {"tenant": str, "identity": (str, NULL)}
 
 
@@ -214,10 +256,11 @@ class Backend:
         """Return the application with all routes of the document."""
         application = web.Application(client_max_size=MOST_BYTES, middlewares=[self._admit])
         for path, shape in DELIVERIES.items():
-            application.router.add_post(path, self._taking(shape))
+            application.router.add_post(path, self._taking(path, shape))
         application.router.add_get("/v1/messages", self._recent)
         application.router.add_post("/v1/context", self._context)
         application.router.add_delete("/v1/conversations", self._delete)
+        application.router.add_route("*", "/v1/{tomorrow:.+}", self._ignore)
         return application
 
     @web.middleware
@@ -228,10 +271,12 @@ class Backend:
             return refused(401, "the token is missing or wrong")
         return await handler(request)
 
-    def _taking(self, shape: Body) -> Handler:
+    def _taking(self, path: str, shape: Body) -> Handler:
         async def take(request: web.Request) -> web.StreamResponse:
             body = await read(request)
-            if fits(body, INTERIM):
+            if is_of_tomorrow(body):
+                return web.Response(status=204)
+            if path == "/v1/transcriptions" and fits(body, INTERIM):
                 return web.Response(status=204)  # a screen that shows what is being said would show it
             key = request.headers.get("Idempotency-Key")
             if not key or body is None or not fits(body, {**WHOSE, **shape}):
@@ -241,12 +286,18 @@ class Backend:
 
         return take
 
+    async def _ignore(self, request: web.Request) -> web.StreamResponse:
+        """Take what a newer version sends to a path of its own: refused, it would make its conversation wait."""
+        if request.method == "POST" and is_of_tomorrow(await read(request)):
+            return web.Response(status=204)
+        return refused(404, "there is no such path")
+
     async def _recent(self, request: web.Request) -> web.StreamResponse:
         """Answer with messages: none if the conversation is not known."""
         limit = request.query.get("limit", "")
         if (whose := whose_is(request)) is None or not limit.isdecimal():
             return refused(400, "conversation_id, tenant or limit is missing or wrong")
-        return web.json_response({"messages": self._records.recent(whose, min(int(limit), MOST_MESSAGES))})
+        return web.json_response(text=self._records.recent(whose, min(int(limit), MOST_MESSAGES)))
 
     async def _context(self, request: web.Request) -> web.StreamResponse:
         """Answer with what the agent should know for this turn. The call goes on without it after 150 ms."""
@@ -276,6 +327,11 @@ async def read(request: web.Request) -> Body | None:
     except (ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None
+
+
+def is_of_tomorrow(body: Body | None) -> bool:
+    """Tell whether this is a delivery of a type that is not known here, as a newer version may send."""
+    return fits(body, {**WHOSE, "type": str}) and body is not None and body["type"] not in KNOWN
 
 
 def fits(value: Any, shape: Any) -> bool:

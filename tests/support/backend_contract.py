@@ -7,9 +7,11 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Self
 
 import aiohttp
@@ -81,6 +83,16 @@ class ReferenceServer:
         self._process.stdout.close()
 
 
+def reference_module() -> ModuleType:
+    """Return the reference server as a module of this process."""
+    spec = spec_from_file_location("reference_server", SERVER)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @cache
 def document() -> dict[str, Any]:
     """Return the OpenAPI document."""
@@ -117,7 +129,7 @@ class Speaker:
     async def store(
         self, conversation_id: str, item_id: str, text: str = "Hello", *, key: str = "", **told: str
     ) -> None:
-        """Have it store a message; `told` may have another `life` or `tenant`."""
+        """Have it store a message; `told` may have another `life`, `tenant` or `at`."""
         chosen = {"tenant": self.tenant, **told}
         await self.deliver("/v1/messages", stored(conversation_id, item_id, text, **chosen), key=key)
 
@@ -197,10 +209,17 @@ def _checked_answer(operation: Mapping[str, Any], status: int, read: bytes) -> A
     return body
 
 
-def whose(conversation_id: str, kind: str, *, life: str = LIFE, tenant: str = TENANT) -> dict[str, Any]:
-    """Return what every delivery has."""
+def now() -> str:
+    """Return the time, as a delivery tells it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def whose(
+    conversation_id: str, kind: str, *, life: str = LIFE, tenant: str = TENANT, at: str | None = None
+) -> dict[str, Any]:
+    """Return what every delivery has; it happened just now, if `at` does not say otherwise."""
     return {
-        "type": kind, "at": "2026-11-28T09:30:12.204Z", "conversation_id": conversation_id, "call_id": f"{life}.1",
+        "type": kind, "at": at or now(), "conversation_id": conversation_id, "call_id": f"{life}.1",
         "tenant": tenant, "seq": next(_numbers),
     }  # fmt: skip
 

@@ -168,6 +168,19 @@ async def test_more_messages_than_anybody_asked_for_are_refused() -> None:
         assert "10001 messages" in await refused(client)
 
 
+async def test_what_is_too_large_is_asked_for_once_more_in_a_smaller_measure() -> None:
+    """A quarter of it, once: an old conversation comes back with what was said last, and not without anything."""
+    async with asked_backend() as backend, asking(backend.url, messages=8) as client:
+        backend.messages["c"] = [said(number, text="x" * (1 << 20)) for number in range(8)]
+        assert [one.id for one in await client.messages("c")] == ["u6", "u7"]
+        backend.messages["c"] = [said(number, text="x" * (4 << 20)) for number in range(8)]
+        assert await refused(client) == f"answered with more than {4 << 20} bytes"
+        with pytest.raises(BackendUnavailableError, match="more than"):
+            await client.messages("c", limit=1)
+    asked = [one.query["limit"] for one in backend.asked("GET", "/base/v1/messages")]
+    assert asked == ["8", "2", "8", "2", "1"]
+
+
 async def test_an_endless_answer_is_not_read_to_its_end() -> None:
     """Nor is one that is packed."""
     written = 0

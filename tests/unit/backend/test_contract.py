@@ -4,9 +4,11 @@ Every request and every answer is held against docs/backend.openapi.json.
 """
 
 import asyncio
+import itertools
 import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,12 @@ from conversation_actors.state import SetSummary
 from conversation_actors.testing import backend_double
 from conversation_actors.testing.backend import BackendDouble
 from tests.support.backend_contract import (
+    TENANT,
     TOKEN,
     ReferenceServer,
     Speaker,
     deliveries_of_document,
+    reference_module,
     removed,
     speaking,
     stored,
@@ -37,6 +41,7 @@ from tests.support.call_entries import START, Conversation
 pytestmark = pytest.mark.processes
 STRANGE = "Ümläut/../%2F?&=#+ \N{PARTY POPPER} '\";--"
 """An id may have any character."""
+EARLIER = "2020-02-29T09:30:12.204Z"
 SPOKEN = {"started_speaking_at": START, "stopped_speaking_at": START + 2.5}
 Backend = ReferenceServer | BackendDouble
 
@@ -134,6 +139,69 @@ async def test_a_deleted_conversation_stays_deleted_and_may_begin_anew(speaker: 
     assert await speaker.messages("d") == [("a", "Hello")]
 
 
+@pytest.mark.parametrize("call", [{}, {"call_id": None}])
+async def test_a_deleted_conversation_stays_deleted_if_nothing_had_come_of_it(
+    speaker: Speaker, call: dict[str, None]
+) -> None:
+    """What happened before the deletion is dropped, in a call and between two; what happened since is kept."""
+    await speaker.delete("c")
+    late = stored("c", "late", "secret", tenant=speaker.tenant, at=EARLIER)
+    await speaker.deliver("/v1/messages", {**late, **call})
+    assert await speaker.messages("c") == []
+    anew = stored("c", "a", "Hello", tenant=speaker.tenant, life="new")
+    await speaker.deliver("/v1/messages", {**anew, **call})
+    assert await speaker.messages("c") == [("a", "Hello")]
+
+
+async def test_messages_that_are_too_many_bytes_come_back_from_the_newest_on(
+    client: BackendClient, speaker: Speaker
+) -> None:
+    """As many as whoever asks reads: 4 MiB of UTF-8."""
+    for number in range(15):
+        await speaker.store("c", f"i{number}", "\u00fc" * 80_000)  # 320,000 bytes, in `text` and in `item`
+    assert [one.id for one in await client.messages("c", limit=15)] == [f"i{number}" for number in range(2, 15)]
+
+
+UNKNOWN = ["/v1/messages", "/v1/transcriptions", "/v1/sessions", "/v1/tomorrow", "/v1/some/day"]
+
+
+@pytest.mark.parametrize("path", UNKNOWN)
+async def test_a_delivery_of_an_unknown_type_is_taken_and_changes_nothing(
+    backend: Backend, speaker: Speaker, path: str
+) -> None:
+    """A newer version may send it: refused, it would make the rest of its conversation wait."""
+    await speaker.store("c", "kept")
+    headers = {"Authorization": f"Bearer {TOKEN}", "Idempotency-Key": "evt_new"}
+    told = {**whose("c", "message.starred", tenant=speaker.tenant), "message": {"id": "kept"}, "ids": None}
+    async with speaker.session.post(f"{backend.url}{path}", json=told, headers=headers) as answer:
+        assert answer.status == 204
+    assert await speaker.messages("c") == [("kept", "Hello")]
+
+
+@pytest.mark.parametrize(
+    "told", [{"type": "message.starred"}, {**whose("c", "message.starred"), "tenant": None}, {"type": None}, []]
+)
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/tomorrow"])
+async def test_what_says_nothing_of_whose_it_is_is_refused_whatever_its_type(
+    backend: Backend, speaker: Speaker, path: str, told: Any
+) -> None:
+    """It is no delivery of any version."""
+    async with speaker.session.post(f"{backend.url}{path}", json=told, headers={"Idempotency-Key": "evt_x"}) as answer:
+        assert answer.status == (400 if path == "/v1/messages" else 404)
+    if isinstance(backend, BackendDouble):
+        backend.faults.clear()
+
+
+async def test_a_known_type_at_an_unknown_path_is_refused(backend: Backend, speaker: Speaker) -> None:
+    """The base of the URL is wrong then, and nothing is to be lost by it."""
+    told = stored("c", "a", "Hello", tenant=speaker.tenant)
+    headers = {"Idempotency-Key": "evt_x"}
+    async with speaker.session.post(f"{backend.url}/v1/v1/messages", json=told, headers=headers) as answer:
+        assert answer.status == 404
+    if isinstance(backend, BackendDouble):
+        backend.faults.clear()
+
+
 async def test_tenants_have_nothing_in_common(speaker: Speaker) -> None:
     """Their conversations may have the same ids."""
     await speaker.store("c", "a", "of one")
@@ -180,6 +248,8 @@ MISFITS: list[tuple[str, Any]] = [
     ("/v1/messages", {**whose("c", "message.stored"), "message": {"text": "Hello"}}),
     ("/v1/messages", {**stored("c", "a", "Hello"), "conversation_id": 7}),
     ("/v1/messages", {**stored("c", "a", "Hello"), "type": "turn.completed"}),
+    ("/v1/messages", {**stored("c", "a", "Hello"), "type": "transcription.interim"}),
+    ("/v1/transcriptions", {"type": "transcription.interim"}),
     ("/v1/messages/removed", {**removed("c", None), "ids": "kept"}),
     ("/v1/turns", {**whose("c", "turn.completed"), "user": None, "agent": None}),
     ("/v1/context", {"conversation_id": "c"}),
@@ -327,6 +397,30 @@ async def test_the_reference_server_tells_an_agent_of_the_callers_last_calls(ser
         assert await speaker.context(None) == []
         await speaker.delete("c")
         assert await speaker.context("ada") == []
+
+
+def test_the_reference_server_finds_a_callers_calls_however_many_others_there_are(
+    tmp_path: Path,
+) -> None:
+    """An agent waits 150 ms for its context: the steps of the database do not grow with the calls of others."""
+    module = reference_module()
+    record = next(one for one in a_call().told() if one.type == SESSION_RECORDED)
+
+    def keep(records: Any, number: int, identity: str) -> None:
+        told = {**record.data, **whose(f"c{number}", SESSION_RECORDED), "participants": [{"identity": identity}]}
+        records.take(f"evt_{number}", json.loads(json.dumps(told)))
+
+    def steps(others: int) -> int:
+        with closing(module.Records(str(tmp_path / f"{others}.db"))) as records:
+            for number in range(others):
+                keep(records, number, "bob")
+            keep(records, others, "ada")
+            counted = itertools.count()
+            records._database.set_progress_handler(lambda: next(counted) < 0, 1)
+            assert len(records.earlier_calls(TENANT, "ada")) == 1
+            return next(counted)
+
+    assert steps(300) == steps(3)
 
 
 async def test_the_reference_server_forgets_the_words_of_removed_messages_everywhere(tmp_path: Path) -> None:
