@@ -14,7 +14,7 @@ from pydantic import SecretStr
 import conversation_actors
 from conversation_actors import ConversationClient, ConversationHandle, Heartbeats, Item
 from conversation_actors.archive.database import Database
-from conversation_actors.testing import crash, local_client
+from conversation_actors.testing import backend_double, crash, local_client
 from tests.support.docstring_examples import DocstringExample, docstring_examples, examples_in
 
 MAX_LINES = 12
@@ -23,6 +23,7 @@ _NAMES: dict[str, Any] = {
     **{name: getattr(conversation_actors, name) for name in conversation_actors.__all__},
     "SecretStr": SecretStr,
     "UTC": UTC,
+    "backend_double": backend_double,
     "crash": crash,
     "datetime": datetime,
     "local_client": local_client,
