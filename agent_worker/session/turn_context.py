@@ -8,7 +8,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from livekit.agents import Agent, AgentSession
 from livekit.agents.llm import LLM, ChatContext, ChatItem, ChatMessage
@@ -136,7 +136,7 @@ class _Asked:
         return [text for text in await self._source.context(turn) if text.strip()]
 
 
-def is_turn_context(item: ChatItem) -> bool:
+def is_turn_context(item: ChatItem) -> TypeGuard[ChatMessage]:
     """Tell whether an item is of one turn, and is to be kept by nobody."""
     return item.type == "message" and MARK in item.extra
 
@@ -162,10 +162,9 @@ def without_turn_context(chat_ctx: ChatContext) -> ChatContext:
     return ChatContext([item for item in chat_ctx.items if not is_turn_context(item)])
 
 
-def takes_context(session: AgentSession[Any]) -> bool:
-    """Tell whether the agent that has the word answers from a turn's own context: a realtime model has its own."""
-    own = session.current_agent.llm
-    return isinstance(own if is_given(own) else session.llm, LLM)
+def takes_context(agent: Agent, session: AgentSession[Any]) -> bool:
+    """Tell whether an agent answers from a turn's own context: a realtime model has one of its own."""
+    return isinstance(agent.llm if is_given(agent.llm) else session.llm, LLM)
 
 
 def _cut(text: str) -> str:

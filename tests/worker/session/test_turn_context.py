@@ -22,6 +22,8 @@ from tests.worker.conftest import SessionFactory
 
 SOON, PATIENT = 0.01, 20.0
 """Budgets in seconds: for answers that never come, and for those that do."""
+DEAF = 10
+"""How often somebody who is deaf does not heed that it is to give up: more often than a test tells it."""
 
 
 class Known:
@@ -46,7 +48,7 @@ class Slow:
     """A source that never answers."""
 
     def __init__(self, *, is_deaf: bool = False) -> None:
-        """`is_deaf`: it does not heed that it is to give up, until it `may_end`."""
+        """`is_deaf`: it does not heed that it is to give up, until it `may_end`; nor does it hang a test that fails."""
         self._is_deaf = is_deaf
         self.asked = self.cancelled = 0
         self.is_asked, self.may_end = asyncio.Event(), asyncio.Event()
@@ -61,7 +63,7 @@ class Slow:
                 await self.may_end.wait()
             except asyncio.CancelledError:
                 self.cancelled += 1
-                if not self._is_deaf:
+                if not self._is_deaf or self.cancelled > DEAF:
                     raise
             else:
                 return []
