@@ -200,8 +200,8 @@ def _checked_answer(operation: Mapping[str, Any], status: int, read: bytes) -> A
 def whose(conversation_id: str, kind: str, *, life: str = LIFE, tenant: str = TENANT) -> dict[str, Any]:
     """Return what every delivery has."""
     return {
-        "type": kind, "at": "2026-11-28T09:30:12.204Z", "conversation_id": conversation_id, "call_id": f"{life}.1",
-        "tenant": tenant, "seq": next(_numbers),
+        "type": kind, "at": "2026-11-28T09:30:12.204Z", "conversation_id": conversation_id, "life": life,
+        "call_id": f"{life}.1", "tenant": tenant, "seq": next(_numbers),
     }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ The store is this process's memory; nothing is archived.
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -25,7 +25,7 @@ from conversation_actors.backend.models import Message as Told
 from conversation_actors.client.refilling import state_of
 from conversation_actors.errors import BackendUnavailableError
 from conversation_actors.state import ConversationState, Limits
-from conversation_actors.store import forget_memory
+from conversation_actors.store import forget_memory, open_store
 from tests.support.asked_backend import AskedBackend, answers, asked_backend, backend_settings, called, hang, said
 
 NAME = "refilled"
@@ -191,6 +191,19 @@ async def test_a_deletion_reaches_the_back_end(backend: AskedBackend) -> None:
         with pytest.raises(ConversationNotFoundError):
             await client.open("c", create=False)
     assert backend.messages == {}
+
+
+async def test_a_deletion_says_what_is_deleted(backend: AskedBackend) -> None:
+    """Which life, if there was one, and when it began: what begins anew meanwhile is of another life, and later."""
+    earliest = datetime.now(UTC)
+    async with client_of(backend) as client:
+        handle = await client.open("c")
+        await handle.append(Message(role="user", content="hello"))
+        life = (await open_store(Settings(redis_url=SecretStr(f"memory://{NAME}"))).read("c")).life
+        await client.delete("c")
+    (told,) = backend.asked("DELETE", "/base/v1/conversations")
+    assert told.lives == [life]
+    assert earliest - timedelta(milliseconds=1) <= datetime.fromisoformat(told.query["before"]) <= datetime.now(UTC)
 
 
 async def test_a_deletion_that_the_back_end_did_not_take_is_repeated(backend: AskedBackend) -> None:
