@@ -297,6 +297,13 @@ class BackendSettings(SettingsGroup):
         if written and not written.startswith("https:") and not self.private_networks:
             message = "url: must begin with https://, unless CONVERSATION_BACKEND_PRIVATE_NETWORKS is set"
             raise InvalidInputError(message, field="url")
+        for name in ("instead", "context", "interim"):
+            if getattr(self, name) and not written:
+                message = f"{name}: has no effect without CONVERSATION_BACKEND_URL"
+                raise InvalidInputError(message, field=name)
+        if self.required and not self.messages:
+            message = "required: has no effect while CONVERSATION_BACKEND_MESSAGES is 0, and it is not asked"
+            raise InvalidInputError(message, field="required")
         return self
 
 

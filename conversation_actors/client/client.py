@@ -172,8 +172,8 @@ class ConversationClient:
         same position, with nobody's lease. If the archive cannot be asked, `CONVERSATION_ARCHIVE_REQUIRED` decides:
         `ArchiveUnavailableError`, or a new conversation; unless `create` it is always the error.
 
-        What the archive does not have either, nor remembers as deleted, is asked of the back end, if there is one: a
-        new life begins with the messages that were last. `CONVERSATION_BACKEND_REQUIRED` decides as above, with
+        What the archive does not have either, nor remembers as deleted, is asked of the back end, if there is one and
+        the archive has said so: a new life begins with the messages that were last. `CONVERSATION_BACKEND_REQUIRED` decides as above, with
         `BackendUnavailableError`.
 
         If not `wait`, return a handle that shows what is stored, as `read` would, after one call of Redis. Its owner is
