@@ -284,6 +284,11 @@ class BackendSettings(SettingsGroup):
     """Whether errors are noted with the lines of code where they happened."""
 
     @property
+    def is_record(self) -> bool:
+        """Whether there is a back end that takes the archive's place."""
+        return self.url is not None and self.instead
+
+    @property
     def shown(self) -> str:
         """Scheme and host, for people; empty if there is no back end."""
         return "" if self.url is None else origin_of(self.url)

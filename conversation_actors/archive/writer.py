@@ -164,6 +164,13 @@ class Writer:
             logger.warning("retention has dropped what an endpoint did not take", extra=told)
         return len(found)
 
+    async def lacked(self, before: float, destination: str) -> int:
+        """Return how many lives `purge` keeps for a destination, which lacks something of them."""
+        old = (lives.c.tenant == self._tenant, lives.c.active_at < before, lives.c.deleted_at.is_(None))
+        query = select(func.count()).select_from(lives).where(*old, is_lacked_by(destination))
+        async with self._database.reading("counting what is kept") as connection:
+            return int((await connection.execute(query)).scalar_one())
+
     async def _there_without(
         self, connection: AsyncConnection, names: Collection[str], identities: Collection[int]
     ) -> set[str]:

@@ -173,8 +173,8 @@ class ConversationClient:
         `ArchiveUnavailableError`, or a new conversation; unless `create` it is always the error.
 
         What the archive does not have either, nor remembers as deleted, is asked of the back end, if there is one and
-        the archive has said so: a new life begins with the messages that were last. `CONVERSATION_BACKEND_REQUIRED` decides as above, with
-        `BackendUnavailableError`.
+        the archive has said so: a new life begins with the messages that were last.
+        `CONVERSATION_BACKEND_REQUIRED` decides as above, with `BackendUnavailableError`.
 
         If not `wait`, return a handle that shows what is stored, as `read` would, after one call of Redis. Its owner is
         started in the background, and the calls that need it wait for it. If it cannot be started, they raise why; the

@@ -106,9 +106,9 @@ class Reviver:
     ) -> tuple[ActivationInfo, View]:
         """Have the owner show its state, as `RemoteOwner.open` does; `found` is what `find` has returned.
 
-        An owner that runs knows most. Of what nobody else has the back end is asked, if the archive has answered; and an owner makes a new
-        conversation only after archive and back end were: also if the store was away when it was asked, and has come
-        back empty.
+        An owner that runs knows most. Of what nobody else has the back end is asked, if the archive has answered; and
+        an owner makes a new conversation only after archive and back end were: also if the store was away when it was
+        asked, and has come back empty.
 
         What cannot be asked, and is not required, counts as a failure `archive` or `backend`, and a conversation may be
         made (`create`) without it. Else raises `BackendUnavailableError`, `ArchiveUnavailableError`,
