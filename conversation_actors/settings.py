@@ -275,7 +275,7 @@ class BackendSettings(SettingsGroup):
     """Whether the back end is the record, in place of the archive: after ``CONVERSATION_ARCHIVE_RETENTION`` the
     archive's database gives up what the back end has, and only that."""
     context: bool = False
-    """Whether it is asked, at each turn, for what the agent is to know."""
+    """Whether it is asked, at each spoken turn, for what the agent is to know."""
     context_budget: Duration = timedelta(milliseconds=150)
     """How long a turn waits for that; then it goes on without."""
     interim: bool = False

@@ -62,6 +62,7 @@ class CallBackend:
             text=interim.text,
             identity=interim.identity,
             language=interim.language,
+            at=interim.at,
         )
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:

@@ -8,7 +8,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from livekit.agents import Agent, AgentSession
 from livekit.agents.llm import LLM, ChatContext, ChatItem, ChatMessage
@@ -136,7 +136,7 @@ class _Asked:
         return [text for text in await self._source.context(turn) if text.strip()]
 
 
-def is_turn_context(item: ChatItem) -> bool:
+def is_turn_context(item: ChatItem) -> TypeGuard[ChatMessage]:
     """Tell whether an item is of one turn, and is to be kept by nobody."""
     return item.type == "message" and MARK in item.extra
 

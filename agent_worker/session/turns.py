@@ -155,8 +155,12 @@ class Turns:
         """Have an agent keep nothing of what was added to one turn, also if it was made from that turn's context."""
         keep_out(agent)
         if without_turn_context(agent.chat_ctx) is not agent.chat_ctx:
-            work = functools.partial(agent.update_chat_ctx, agent.chat_ctx, exclude_invalid_function_calls=False)
-            task = asyncio.get_running_loop().create_task(self._failures.at_most_once("turns", work))
+
+            async def clean() -> None:
+                # what it has when this runs: LiveKit adds to it when it gives the agent the word
+                await agent.update_chat_ctx(agent.chat_ctx, exclude_invalid_function_calls=False)
+
+            task = asyncio.get_running_loop().create_task(self._failures.at_most_once("turns", clean))
             self._cleaning.add(task)
             task.add_done_callback(self._cleaning.discard)
 

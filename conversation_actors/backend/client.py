@@ -9,11 +9,12 @@ from typing import Self, TypeVar
 
 from pydantic import ValidationError
 
-from conversation_actors.backend.exchange import Exchange, Question
+from conversation_actors.backend.exchange import AnswerTooLargeError, Exchange, Question
 from conversation_actors.backend.models import (
     CONTEXT_PATH,
     CONVERSATIONS_PATH,
     MESSAGES_PATH,
+    MOST_ANSWER_BYTES,
     Context,
     ContextAsked,
     Message,
@@ -26,7 +27,9 @@ from conversation_actors.settings import BackendSettings
 
 MOST_MESSAGES = 10_000
 """Messages of an answer; one with more is refused as a whole."""
-_MESSAGES_BYTES = 4 << 20
+_MESSAGES_BYTES = MOST_ANSWER_BYTES
+_FEWER = 4
+"""By what the number of messages is divided that were too many bytes."""
 _CONTEXT_BYTES = 256 << 10
 _BYTES_AT_ONCE = 64 << 10
 """What is parsed between two turns of the event loop."""
@@ -68,13 +71,17 @@ class BackendClient:
     async def messages(self, conversation_id: str, *, limit: int | None = None) -> Sequence[Message]:
         """Return the newest messages of a conversation, the oldest of them first; none if it is not known there.
 
-        `limit` is how many at most; without it, as many as the settings say. Waits for `recall_timeout`.
+        `limit` is how many at most; without it, as many as the settings say. If these are more bytes than are read, a
+        quarter of them is asked for, once. Waits for `recall_timeout`.
         """
         wanted = self._settings.messages if limit is None else limit
-        query = {**self._whose(conversation_id), "limit": str(wanted)}
-        timeout = self._settings.recall_timeout
-        async with self._within(timeout):
-            body = await self._exchange.ask(Question("GET", MESSAGES_PATH, query, most_bytes=_MESSAGES_BYTES))
+        async with self._within(self._settings.recall_timeout):
+            try:
+                body = await self._newest(conversation_id, wanted)
+            except AnswerTooLargeError:
+                if wanted // _FEWER < 1:
+                    raise
+                body = await self._newest(conversation_id, wanted // _FEWER)
             found = (await self._read(Messages, body)).messages
         if len(found) > MOST_MESSAGES:
             what = f"{len(found)} messages; at most {MOST_MESSAGES} are read"
@@ -106,16 +113,23 @@ class BackendClient:
             return (await self._read(Context, body)).context
 
     async def transcribed(
-        self, conversation_id: str, *, life: str, text: str, identity: str | None, language: str | None
+        self, conversation_id: str, *, life: str, text: str, identity: str | None, language: str | None, at: float
     ) -> None:
-        """Tell the back end what a participant is heard to say, before that is final. Waits for `timeout`."""
+        """Tell the back end what a participant is heard to say, before that is final. Waits for `timeout`.
+
+        `at` is when it was heard, in seconds since the epoch.
+        """
+        heard = moment(datetime.fromtimestamp(at, UTC))
         told = Transcription(
-            type="transcription.interim", at=moment(datetime.now(UTC)), conversation_id=conversation_id, life=life,
-            call_id=None, tenant=self._tenant, seq=None, item_id=None, text=text, identity=identity, language=language,
-            final=False,
+            type="transcription.interim", at=heard, conversation_id=conversation_id, life=life, call_id=None,
+            tenant=self._tenant, seq=None, item_id=None, text=text, identity=identity, language=language, final=False,
         )  # fmt: skip
         async with self._within(self._settings.timeout):
             await self._exchange.ask(Question("POST", _TRANSCRIPTIONS_PATH, body=_written(told), is_urgent=True))
+
+    async def _newest(self, conversation_id: str, limit: int) -> bytes:
+        query = {**self._whose(conversation_id), "limit": str(limit)}
+        return await self._exchange.ask(Question("GET", MESSAGES_PATH, query, most_bytes=_MESSAGES_BYTES))
 
     def _whose(self, conversation_id: str) -> dict[str, str]:
         """Return what a query names a conversation by: its id is unique in its tenant only."""

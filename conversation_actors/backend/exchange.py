@@ -37,6 +37,10 @@ class Question:
     is_urgent: bool = False
 
 
+class AnswerTooLargeError(BackendUnavailableError):
+    """The back end answered with more bytes than the question allows."""
+
+
 class Exchange:
     """The way to a back end. Whoever asks bounds the time; what is broken off leaves nothing behind.
 
@@ -79,7 +83,7 @@ class Exchange:
     async def ask(self, question: Question) -> bytes:
         """Return the body of the answer; nothing unless it means something, after it was seen to be whole.
 
-        Raises `BackendUnavailableError`, also for an answer that is longer than the question allows.
+        Raises `BackendUnavailableError`; `AnswerTooLargeError` for an answer that is longer than the question allows.
         """
         if is_numeric(self._host) and not self._allow_private and not is_public(self._host):
             raise self._error(REFUSED_ADDRESS.reason)
@@ -125,8 +129,8 @@ class Exchange:
             if len(read) > bound:
                 if most_bytes is None:
                     break
-                reason = f"answered with more than {most_bytes} bytes"
-                raise self._error(reason)
+                message = f"the back end at {self._shown}: answered with more than {most_bytes} bytes"
+                raise AnswerTooLargeError(message)
         return b"" if most_bytes is None else bytes(read)
 
     def _session(self, *, is_urgent: bool) -> aiohttp.ClientSession:

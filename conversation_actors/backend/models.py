@@ -224,10 +224,14 @@ class Messages(WireModel):
     """The newest messages of a conversation, the oldest of them first; none if it is not known."""
 
     messages: list[Message]
+    """As many as were asked for; fewer if the answer would be larger than 4 MiB: then the newest that fit."""
 
 
 class ContextAsked(WireModel):
-    """What a person has just said, to which the agent is about to answer."""
+    """What a person has just said, to which the agent is about to answer.
+
+    The message may be stored under another id than `item_id` if nothing is added to the turn.
+    """
 
     conversation_id: str
     tenant: str
@@ -257,6 +261,8 @@ DELIVERIES: Mapping[str, type[Delivery]] = {
 """What is sent by POST, by its path after the base URL."""
 MESSAGES_PATH = "/v1/messages"
 """GET, with `conversation_id`, `tenant` and `limit`: answered with `Messages`."""
+MOST_ANSWER_BYTES = 4 << 20
+"""Bytes of `Messages` that are read."""
 CONTEXT_PATH = "/v1/context"
 """POST of `ContextAsked`: answered with `Context`."""
 CONVERSATIONS_PATH = "/v1/conversations"

@@ -26,8 +26,12 @@ VERSION = "1.0.0"
 _ABOUT = """What a back end of your own is sent and asked by conversation-actors: see docs/backend.md.
 
 Deliveries (POST with an `Idempotency-Key`) arrive at least once, and in order within a conversation: after any answer
-but 2xx, or none, the same one comes again. Drop what you know by its key, or store it under its ids. Ignore fields that
-you do not know. Ids may have any character."""
+but 2xx, or none, the same one comes again. Drop what you know by its key, or store it under its ids. Ids may have any
+character.
+
+A later version of the same first number may send more. Ignore fields that you do not know, and answer with 2xx to a
+delivery of a `type` that you do not know, at any path: refused, it makes the rest of its conversation wait. Its `type`,
+`at`, `conversation_id`, `life`, `call_id` and `tenant` are as in every delivery."""
 _FORGOTTEN = """Forget what is there of the conversation and has one of these lives, or an `at` not after `before`.
 Drop what is delivered later and has one of these lives, or such an `at`. What is of another life and happened after
 `before` is a conversation that has begun anew: keep it."""

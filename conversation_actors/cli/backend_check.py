@@ -16,8 +16,9 @@ async def run() -> None:
     require_extra()
     from conversation_actors.backend.client import BackendClient  # noqa: PLC0415  # aiohttp takes its time
 
-    settings = Settings()
-    async with BackendClient(chosen, settings.tenant) as client:
+    # What is checked is not in them: with a back end, they would demand an archive.
+    tenant = Settings(backend=BackendSettings(url=None)).tenant
+    async with BackendClient(chosen, tenant) as client:
         found = await client.messages(f"backend-check-{secrets.token_hex(8)}", limit=1)
     if found:
         message = f"the back end at {chosen.shown}: has messages of a conversation that there is not"

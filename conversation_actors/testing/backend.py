@@ -1,11 +1,12 @@
 """The double of a back end: a real HTTP server in this process that keeps what it is sent in memory."""
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from json import JSONDecodeError
-from typing import Any
+from typing import Any, get_args
 
 from aiohttp import web
 from pydantic import SecretStr, ValidationError
@@ -15,6 +16,8 @@ from conversation_actors.backend.models import (
     CONVERSATIONS_PATH,
     DELIVERIES,
     MESSAGES_PATH,
+    MOMENT,
+    MOST_ANSWER_BYTES,
     Context,
     ContextAsked,
     Delivery,
@@ -30,6 +33,8 @@ from conversation_actors.settings import DEFAULT_TENANT, BackendSettings
 from conversation_actors.values import decode
 
 _MOST_BYTES = 64 << 20
+_TYPES = {kind for model in DELIVERIES.values() for kind in get_args(model.model_fields["type"].annotation)}
+"""All that is sent today."""
 _KEY = "Idempotency-Key"
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -53,6 +58,8 @@ class _Kept:
     messages: dict[str, Message] = field(default_factory=dict)
     deliveries: list[Delivery] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
+    told: dict[str, Delivery] = field(default_factory=dict)
+    """By which delivery a message came last."""
 
 
 class BackendDouble:
@@ -64,6 +71,7 @@ class BackendDouble:
         self._status: int | None = None
         self._kept: dict[tuple[str, str], _Kept] = {}
         self._deleted: set[tuple[str, str, str]] = set()
+        self._deletions: dict[tuple[str, str], str] = {}
         self.url = ""
         """Its base, for ``CONVERSATION_BACKEND_URL``."""
         self.context: list[str] = []
@@ -84,7 +92,10 @@ class BackendDouble:
         return list(self._of(tenant, conversation_id).messages.values())
 
     def deliveries(self, conversation_id: str, *, tenant: str = DEFAULT_TENANT) -> list[Delivery]:
-        """Return everything that it was sent of a conversation, in order, without repeats; interim ones too."""
+        """Return everything that it was sent of a conversation, in order, without repeats; interim ones too.
+
+        As it was sent: also what has been removed since. What the double still has of that is in `messages`.
+        """
         return list(self._of(tenant, conversation_id).deliveries)
 
     def remember(self, conversation_id: str, *items: Item, tenant: str = DEFAULT_TENANT) -> None:
@@ -109,6 +120,7 @@ class BackendDouble:
         application.router.add_get(MESSAGES_PATH, self._recent)
         application.router.add_post(CONTEXT_PATH, self._answer_context)
         application.router.add_delete(CONVERSATIONS_PATH, self._delete)
+        application.router.add_route("*", "/v1/{tomorrow:.+}", self._ignore)
         return application
 
     def _of(self, tenant: str, conversation_id: str) -> _Kept:
@@ -144,6 +156,8 @@ class BackendDouble:
 
     async def _take(self, request: web.Request) -> web.StreamResponse:
         """Keep a delivery, unless it is known already or of a conversation that was deleted meanwhile."""
+        if await _is_of_tomorrow(request):
+            return web.Response(status=HTTPStatus.NO_CONTENT)
         delivery = DELIVERIES[request.path].model_validate_json(await request.read())
         key = request.headers.get(_KEY)
         is_interim = isinstance(delivery, Transcription) and not delivery.final
@@ -151,7 +165,8 @@ class BackendDouble:
             return self._misfit(request, f"{_KEY}: it is missing")
         whose = (delivery.tenant, delivery.conversation_id)
         kept = self._of(*whose)
-        if key in kept.keys or (*whose, _life(delivery.call_id)) in self._deleted:
+        is_late = (*whose, delivery.life) in self._deleted or delivery.at <= self._deletions.get(whose, "")
+        if key in kept.keys or is_late:
             return web.Response(status=HTTPStatus.NO_CONTENT)
         if key:
             kept.keys.add(key)
@@ -159,10 +174,17 @@ class BackendDouble:
         match delivery:
             case MessageStored(message=message):
                 kept.messages[message.id] = message
+                kept.told[message.id] = delivery
             case MessagesRemoved(ids=ids):
                 for gone in list(kept.messages) if ids is None else ids:
                     kept.messages.pop(gone, None)
         return web.Response(status=HTTPStatus.NO_CONTENT)
+
+    async def _ignore(self, request: web.Request) -> web.StreamResponse:
+        """Take what a newer version sends to a path of its own."""
+        if request.method == "POST" and await _is_of_tomorrow(request):
+            return web.Response(status=HTTPStatus.NO_CONTENT)
+        raise web.HTTPNotFound
 
     async def _recent(self, request: web.Request) -> web.StreamResponse:
         whose, limit = _whose(request), request.query.get("limit", "")
@@ -170,17 +192,26 @@ class BackendDouble:
             return self._misfit(request, "conversation_id, tenant or limit is missing or wrong")
         known = self._kept[whose].messages.values() if whose in self._kept else ()
         newest = list(known)[-int(limit) :] if int(limit) else []
-        return _written(Messages(messages=newest))
+        return _written(Messages(messages=_fitting(newest)))
 
     async def _answer_context(self, request: web.Request) -> web.StreamResponse:
         ContextAsked.model_validate_json(await request.read())
         return _written(Context(context=self.context))
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
-        if (whose := _whose(request)) is None:
-            return self._misfit(request, "conversation_id or tenant is missing")
-        if (gone := self._kept.pop(whose, None)) is not None:
-            self._deleted |= {(*whose, life) for one in gone.deliveries if (life := _life(one.call_id))}
+        whose, before = _whose(request), request.query.get("before", "")
+        if whose is None or not re.fullmatch(MOMENT, before, re.ASCII):
+            return self._misfit(request, "conversation_id, tenant or before is missing or wrong")
+        lives = request.query.getall("life", [])
+        self._deleted |= {(*whose, life) for life in lives}
+        self._deletions[whose] = max(before, self._deletions.get(whose, ""))
+        if (kept := self._kept.get(whose)) is not None:
+
+            def stays(one: Delivery | None) -> bool:
+                return one is not None and one.life not in lives and one.at > before
+
+            kept.messages = {id_: one for id_, one in kept.messages.items() if stays(kept.told.get(id_))}
+            kept.deliveries = [one for one in kept.deliveries if stays(one)]
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
 
@@ -191,15 +222,29 @@ async def _json(request: web.Request) -> Any:
         return None
 
 
+async def _is_of_tomorrow(request: web.Request) -> bool:
+    """Tell whether this is a delivery of a type that there is not yet, as a newer version may send."""
+    try:
+        delivery = Delivery.model_validate_json(await request.read())
+    except ValidationError:
+        return False
+    return delivery.type not in _TYPES
+
+
+def _fitting(messages: list[Message]) -> list[Message]:
+    """Return the newest of them, as many as are read."""
+    left = MOST_ANSWER_BYTES - len(Messages(messages=[]).model_dump_json())
+    for number, message in enumerate(reversed(messages)):
+        left -= len(message.model_dump_json().encode()) + 1
+        if left < 0:
+            return messages[len(messages) - number :]
+    return messages
+
+
 def _whose(request: web.Request) -> tuple[str, str] | None:
     """Return tenant and id of the conversation that is asked for."""
     tenant, conversation_id = request.query.get("tenant"), request.query.get("conversation_id")
     return (tenant, conversation_id) if tenant and conversation_id else None
-
-
-def _life(call_id: str | None) -> str:
-    """Return what the calls of a conversation share, until it is deleted; empty if it is not known."""
-    return (call_id or "").rpartition(".")[0]
 
 
 def _written(answer: WireModel) -> web.Response:

@@ -9,6 +9,7 @@ import asyncio
 import hmac
 import json
 import os
+import re
 import signal
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,25 +25,38 @@ SCHEMA = """
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = FULL;
 PRAGMA secure_delete = ON;
+PRAGMA foreign_keys = ON;
 CREATE TABLE IF NOT EXISTS taken (
-    tenant TEXT NOT NULL, conversation_id TEXT NOT NULL, key TEXT NOT NULL, life TEXT NOT NULL,
+    tenant TEXT NOT NULL, conversation_id TEXT NOT NULL, key TEXT NOT NULL,
+    life TEXT NOT NULL, at TEXT NOT NULL,
     PRIMARY KEY (tenant, conversation_id, key)
 );
 CREATE TABLE IF NOT EXISTS messages (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
-    tenant TEXT NOT NULL, conversation_id TEXT NOT NULL, id TEXT NOT NULL, body TEXT NOT NULL,
+    tenant TEXT NOT NULL, conversation_id TEXT NOT NULL, id TEXT NOT NULL,
+    life TEXT NOT NULL, at TEXT NOT NULL, body TEXT NOT NULL,
     UNIQUE (tenant, conversation_id, id)
 );
 CREATE TABLE IF NOT EXISTS happenings (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     tenant TEXT NOT NULL, conversation_id TEXT NOT NULL, call_id TEXT,
+    life TEXT NOT NULL, at TEXT NOT NULL,
     type TEXT NOT NULL, body TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS happenings_of ON happenings (tenant, conversation_id);
-CREATE INDEX IF NOT EXISTS happenings_like ON happenings (tenant, type);
+CREATE TABLE IF NOT EXISTS callers (
+    tenant TEXT NOT NULL, identity TEXT NOT NULL,
+    number INTEGER NOT NULL REFERENCES happenings (number) ON DELETE CASCADE,
+    PRIMARY KEY (tenant, identity, number)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS callers_in ON callers (number);
 CREATE TABLE IF NOT EXISTS deleted (
     tenant TEXT NOT NULL, conversation_id TEXT NOT NULL, life TEXT NOT NULL,
     PRIMARY KEY (tenant, conversation_id, life)
+);
+CREATE TABLE IF NOT EXISTS deletions (
+    tenant TEXT NOT NULL, conversation_id TEXT NOT NULL, before TEXT NOT NULL,
+    PRIMARY KEY (tenant, conversation_id)
 );
 """
 Body = dict[str, Any]
@@ -72,31 +86,49 @@ class Records:
         A delivery comes again if our answer was lost, and a replay may bring an old one at any time. The key is kept in
         the same transaction as what it stands for: so each counts once, also if this program is killed in between.
         """
-        whose, life = Whose(body["tenant"], body["conversation_id"]), life_of(body["call_id"])
+        whose, life, at = Whose(body["tenant"], body["conversation_id"]), body["life"], body["at"]
         with self._database as database:
-            if database.execute(
-                "SELECT 1 FROM deleted WHERE (tenant, conversation_id, life) = (?, ?, ?)", (*whose, life)
-            ).fetchone():
+            if self._is_late(whose, life, at):
                 return
-            if not database.execute("INSERT OR IGNORE INTO taken VALUES (?, ?, ?, ?)", (*whose, key, life)).rowcount:
+            news = database.execute("INSERT OR IGNORE INTO taken VALUES (?, ?, ?, ?, ?)", (*whose, key, life, at))
+            if not news.rowcount:
                 return
             match body["type"]:
                 case "message.stored":
-                    self._store(whose, body["message"])
+                    self._store(whose, body)
                 case "messages.removed":
                     self._remove(whose, body["ids"])
                 case kind:
-                    database.execute(
-                        "INSERT INTO happenings (tenant, conversation_id, call_id, type, body) VALUES (?, ?, ?, ?, ?)",
-                        (*whose, body["call_id"], kind, json.dumps(body)),
-                    )
+                    number = database.execute(
+                        "INSERT INTO happenings (tenant, conversation_id, call_id, life, at, type, body)"
+                        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                        (*whose, body["call_id"], life, at, kind, written(body)),
+                    ).lastrowid
+                    if kind == "session.recorded":
+                        database.executemany(
+                            "INSERT OR IGNORE INTO callers VALUES (?, ?, ?)",
+                            [(whose.tenant, one["identity"], number) for one in body["participants"]],
+                        )
 
-    def _store(self, whose: Whose, message: Body) -> None:
+    def _is_late(self, whose: Whose, life: str, at: str) -> bool:
+        """Tell whether something is of a conversation that has been deleted, and not of one that began anew since.
+
+        By its life, if the deletion has named that; else by the time, for which clocks must be set.
+        """
+        query = (
+            "SELECT EXISTS (SELECT 1 FROM deleted WHERE (tenant, conversation_id, life) = (?, ?, ?))"
+            " OR EXISTS (SELECT 1 FROM deletions WHERE (tenant, conversation_id) = (?, ?) AND before >= ?)"
+        )
+        return bool(self._database.execute(query, (*whose, life, *whose, at)).fetchone()[0])
+
+    def _store(self, whose: Whose, told: Body) -> None:
         """Keep a message behind the others; one that has changed keeps its place."""
+        message = told["message"]
         self._database.execute(
-            "INSERT INTO messages (tenant, conversation_id, id, body) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (tenant, conversation_id, id) DO UPDATE SET body = excluded.body",
-            (*whose, message["id"], json.dumps(message)),
+            "INSERT INTO messages (tenant, conversation_id, id, life, at, body) VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (tenant, conversation_id, id)"
+            " DO UPDATE SET life = excluded.life, at = excluded.at, body = excluded.body",
+            (*whose, message["id"], told["life"], told["at"], written(message)),
         )
 
     def _remove(self, whose: Whose, ids: list[str] | None) -> None:
@@ -114,43 +146,54 @@ class Records:
             " AND type IN ('turn.completed', 'transcription.final')",
             whose,
         ).fetchall()
-        for number, written in told:
-            body = without(json.loads(written), gone)
-            self._database.execute("UPDATE happenings SET body = ? WHERE number = ?", (json.dumps(body), number))
+        for number, kept in told:
+            body = written(without(json.loads(kept), gone))
+            self._database.execute("UPDATE happenings SET body = ? WHERE number = ?", (body, number))
 
-    def recent(self, whose: Whose, limit: int) -> list[Body]:
-        """Return the newest messages, the oldest of them first."""
+    def recent(self, whose: Whose, limit: int) -> str:
+        """Return an answer with the newest messages, the oldest of them first: as many as may be in an answer."""
         rows = self._database.execute(
             "SELECT body FROM messages WHERE (tenant, conversation_id) = (?, ?) ORDER BY position DESC LIMIT ?",
             (*whose, limit),
         )
-        return [json.loads(body) for (body,) in rows][::-1]
+        messages, left = list[str](), MOST_BYTES - len('{"messages":[]}')
+        for (body,) in rows:
+            left -= len(body.encode()) + 1
+            if left < 0:
+                break
+            messages.append(body)
+        return f'{{"messages":[{",".join(reversed(messages))}]}}'
 
-    def delete(self, whose: Whose) -> None:
-        """Forget a conversation, and drop what is still on its way of the lives that it has had so far."""
+    def delete(self, whose: Whose, before: str, lives: list[str]) -> None:
+        """Forget what is of these lives of a conversation, or happened not after `before`; and drop what comes of it.
+
+        What is of another life and happened later is a conversation that has begun anew since.
+        """
         with self._database as database:
+            database.executemany("INSERT OR IGNORE INTO deleted VALUES (?, ?, ?)", [(*whose, life) for life in lives])
             database.execute(
-                "INSERT OR IGNORE INTO deleted SELECT DISTINCT tenant, conversation_id, life FROM taken"
-                " WHERE (tenant, conversation_id) = (?, ?) AND life <> ''",
-                whose,
+                "INSERT INTO deletions VALUES (?, ?, ?) ON CONFLICT (tenant, conversation_id)"
+                " DO UPDATE SET before = max(before, excluded.before)",
+                (*whose, before),
             )
             for table in ("taken", "messages", "happenings"):
-                database.execute(f"DELETE FROM {table} WHERE (tenant, conversation_id) = (?, ?)", whose)  # noqa: S608
+                gone = f"DELETE FROM {table} WHERE (tenant, conversation_id) = (?, ?)"  # noqa: S608
+                database.execute(f"{gone} AND at <= ?", (*whose, before))
+                database.executemany(f"{gone} AND life = ?", [(*whose, life) for life in lives])
 
     def earlier_calls(self, tenant: str, identity: str) -> list[Body]:
         """Return the records of the last calls somebody was in, in whichever conversation, the oldest first."""
         rows = self._database.execute(
-            "SELECT body FROM happenings WHERE tenant = ? AND type = 'session.recorded' AND EXISTS ("
-            "SELECT 1 FROM json_each(body, '$.participants') WHERE json_extract(value, '$.identity') = ?)"
-            " ORDER BY number DESC LIMIT ?",
+            "SELECT body FROM callers JOIN happenings USING (number)"
+            " WHERE (callers.tenant, callers.identity) = (?, ?) ORDER BY callers.number DESC LIMIT ?",
             (tenant, identity, CALLS_TOLD),
         )
         return [json.loads(body) for (body,) in rows][::-1]
 
 
-def life_of(call_id: str | None) -> str:
-    """Return what the calls of a conversation share, until it is deleted and begins anew; empty if it is not known."""
-    return (call_id or "").rpartition(".")[0]
+def written(body: Body) -> str:
+    """Return JSON as short as it can be; half a surrogate pair, which no file can have, becomes a question mark."""
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(errors="replace").decode()
 
 
 def without(body: Body, gone: set[str] | None) -> Body:
@@ -181,7 +224,7 @@ def context_of(record: Body) -> str:
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 NULL = type(None)
-WHOSE: Body = {"at": str, "conversation_id": str, "call_id": (str, NULL), "tenant": str}
+WHOSE: Body = {"at": str, "conversation_id": str, "life": str, "call_id": (str, NULL), "tenant": str}
 DELIVERIES: Mapping[str, Body] = {
     "/v1/messages": {"type": {"message.stored"}, "message": {"id": str}},
     "/v1/messages/removed": {"type": {"messages.removed"}, "ids": ([str], NULL)},
@@ -200,7 +243,9 @@ DELIVERIES: Mapping[str, Body] = {
     },
 }
 """Where what happens arrives, and what this server relies on in it. There may be more fields, today or tomorrow."""
-INTERIM: Body = {"type": {"transcription.interim"}}
+INTERIM: Body = {**WHOSE, "type": {"transcription.interim"}}
+KNOWN = {kind for shape in [*DELIVERIES.values(), INTERIM] for kind in shape["type"]}
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 CONTEXT: Body = {"tenant": str, "identity": (str, NULL)}
 
 
@@ -214,10 +259,11 @@ class Backend:
         """Return the application with all routes of the document."""
         application = web.Application(client_max_size=MOST_BYTES, middlewares=[self._admit])
         for path, shape in DELIVERIES.items():
-            application.router.add_post(path, self._taking(shape))
+            application.router.add_post(path, self._taking(path, shape))
         application.router.add_get("/v1/messages", self._recent)
         application.router.add_post("/v1/context", self._context)
         application.router.add_delete("/v1/conversations", self._delete)
+        application.router.add_route("*", "/v1/{tomorrow:.+}", self._ignore)
         return application
 
     @web.middleware
@@ -228,10 +274,12 @@ class Backend:
             return refused(401, "the token is missing or wrong")
         return await handler(request)
 
-    def _taking(self, shape: Body) -> Handler:
+    def _taking(self, path: str, shape: Body) -> Handler:
         async def take(request: web.Request) -> web.StreamResponse:
             body = await read(request)
-            if fits(body, INTERIM):
+            if is_of_tomorrow(body):
+                return web.Response(status=204)
+            if path == "/v1/transcriptions" and fits(body, INTERIM):
                 return web.Response(status=204)  # a screen that shows what is being said would show it
             key = request.headers.get("Idempotency-Key")
             if not key or body is None or not fits(body, {**WHOSE, **shape}):
@@ -241,12 +289,18 @@ class Backend:
 
         return take
 
+    async def _ignore(self, request: web.Request) -> web.StreamResponse:
+        """Take what a newer version sends to a path of its own: refused, it would make its conversation wait."""
+        if request.method == "POST" and is_of_tomorrow(await read(request)):
+            return web.Response(status=204)
+        return refused(404, "there is no such path")
+
     async def _recent(self, request: web.Request) -> web.StreamResponse:
         """Answer with messages: none if the conversation is not known."""
         limit = request.query.get("limit", "")
         if (whose := whose_is(request)) is None or not limit.isdecimal():
             return refused(400, "conversation_id, tenant or limit is missing or wrong")
-        return web.json_response({"messages": self._records.recent(whose, min(int(limit), MOST_MESSAGES))})
+        return web.json_response(text=self._records.recent(whose, min(int(limit), MOST_MESSAGES)))
 
     async def _context(self, request: web.Request) -> web.StreamResponse:
         """Answer with what the agent should know for this turn. The call goes on without it after 150 ms."""
@@ -258,9 +312,10 @@ class Backend:
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         """Forget a conversation, also one that is not known: the request may come again."""
-        if (whose := whose_is(request)) is None:
-            return refused(400, "conversation_id or tenant is missing")
-        self._records.delete(whose)
+        whose, before = whose_is(request), request.query.get("before", "")
+        if whose is None or not MOMENT.fullmatch(before):
+            return refused(400, "conversation_id, tenant or before is missing or wrong")
+        self._records.delete(whose, before, request.query.getall("life", []))
         return web.Response(status=204)
 
 
@@ -276,6 +331,11 @@ async def read(request: web.Request) -> Body | None:
     except (ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None
+
+
+def is_of_tomorrow(body: Body | None) -> bool:
+    """Tell whether this is a delivery of a type that is not known here, as a newer version may send."""
+    return fits(body, {**WHOSE, "type": str}) and body is not None and body["type"] not in KNOWN
 
 
 def fits(value: Any, shape: Any) -> bool:

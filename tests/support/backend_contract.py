@@ -5,11 +5,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Self
 
 import aiohttp
@@ -81,6 +83,16 @@ class ReferenceServer:
         self._process.stdout.close()
 
 
+def reference_module() -> ModuleType:
+    """Return the reference server as a module of this process."""
+    spec = spec_from_file_location("reference_server", SERVER)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @cache
 def document() -> dict[str, Any]:
     """Return the OpenAPI document."""
@@ -117,7 +129,7 @@ class Speaker:
     async def store(
         self, conversation_id: str, item_id: str, text: str = "Hello", *, key: str = "", **told: str
     ) -> None:
-        """Have it store a message; `told` may have another `life` or `tenant`."""
+        """Have it store a message; `told` may have another `life`, `tenant` or `at`."""
         chosen = {"tenant": self.tenant, **told}
         await self.deliver("/v1/messages", stored(conversation_id, item_id, text, **chosen), key=key)
 
@@ -132,9 +144,9 @@ class Speaker:
         assert status == 200
         return [(one["id"], one["text"]) for one in body["messages"]]
 
-    async def delete(self, conversation_id: str, *, tenant: str = "") -> None:
-        """Have it forget a conversation."""
-        query = {"conversation_id": conversation_id, "tenant": tenant or self.tenant}
+    async def delete(self, conversation_id: str, *lives: str, before: str = "") -> None:
+        """Have it forget what is of these lives of a conversation, and what happened before; by default, up to now."""
+        query = {"conversation_id": conversation_id, "tenant": self.tenant, "before": before or now(), "life": lives}
         status, _ = await self.ask("DELETE", "/v1/conversations", query=query)
         assert 200 <= status < 300, status
 
@@ -151,7 +163,7 @@ class Speaker:
         method: str,
         path: str,
         *,
-        query: Mapping[str, str] | None = None,
+        query: Mapping[str, str | Sequence[str]] | None = None,
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         fits: bool = True,
@@ -176,13 +188,15 @@ async def speaking(url: str, *, token: str | None = TOKEN, tenant: str = TENANT)
         yield Speaker(session, url, tenant)
 
 
-def _check_parameters(operation: Mapping[str, Any], given: Mapping[str, str]) -> None:
+def _check_parameters(operation: Mapping[str, Any], given: Mapping[str, str | Sequence[str]]) -> None:
     known = {one["name"]: one for one in operation.get("parameters", ())}
     assert set(given) <= set(known), set(given) - set(known)
     assert {name for name, one in known.items() if one.get("required")} <= set(given)
     for name, value in given.items():
         schema = known[name]["schema"]
-        check(schema, int(value) if schema.get("type") == "integer" else value)
+        kind = schema.get("type")
+        told = int(str(value)) if kind == "integer" else list(value) if kind == "array" else value
+        check(schema, told)
 
 
 def _checked_answer(operation: Mapping[str, Any], status: int, read: bytes) -> Any:
@@ -197,10 +211,17 @@ def _checked_answer(operation: Mapping[str, Any], status: int, read: bytes) -> A
     return body
 
 
-def whose(conversation_id: str, kind: str, *, life: str = LIFE, tenant: str = TENANT) -> dict[str, Any]:
-    """Return what every delivery has."""
+def now() -> str:
+    """Return the time, as a delivery tells it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def whose(
+    conversation_id: str, kind: str, *, life: str = LIFE, tenant: str = TENANT, at: str | None = None
+) -> dict[str, Any]:
+    """Return what every delivery has; it happened just now, if `at` does not say otherwise."""
     return {
-        "type": kind, "at": "2026-11-28T09:30:12.204Z", "conversation_id": conversation_id, "life": life,
+        "type": kind, "at": at or now(), "conversation_id": conversation_id, "life": life,
         "call_id": f"{life}.1", "tenant": tenant, "seq": next(_numbers),
     }  # fmt: skip
 

@@ -96,12 +96,12 @@ async def test_context_is_asked_for_what_was_said() -> None:
 async def test_words_in_progress_are_told() -> None:
     """They are of no call, and at no position."""
     async with asked_backend() as backend, asking(backend.url) as client:
-        await client.transcribed("c", life="l", text="where is", identity="ada", language="en")
+        await client.transcribed("c", life="l", text="where is", identity="ada", language="en", at=1.5)
         (request,) = backend.asked("POST", "/base/v1/transcriptions")
     told = json.loads(request.body)
-    assert told.pop("at").endswith("Z")
     assert told == {
-        "type": "transcription.interim", "conversation_id": "c", "life": "l", "call_id": None, "tenant": "acme",
+        "type": "transcription.interim", "at": "1970-01-01T00:00:01.500Z",
+        "conversation_id": "c", "life": "l", "call_id": None, "tenant": "acme",
         "seq": None, "truncated": False, "item_id": None, "text": "where is", "identity": "ada",
         "language": "en", "final": False,
     }  # fmt: skip
@@ -175,17 +175,34 @@ async def test_more_messages_than_anybody_asked_for_are_refused() -> None:
         assert "10001 messages" in await refused(client)
 
 
+async def test_what_is_too_large_is_asked_for_once_more_in_a_smaller_measure() -> None:
+    """A quarter of it, once: an old conversation comes back with what was said last, and not without anything."""
+    async with asked_backend() as backend, asking(backend.url, messages=8) as client:
+        backend.messages["c"] = [said(number, text="x" * (1 << 20)) for number in range(8)]
+        assert [one.id for one in await client.messages("c")] == ["u6", "u7"]
+        backend.messages["c"] = [said(number, text="x" * (4 << 20)) for number in range(8)]
+        assert await refused(client) == f"answered with more than {4 << 20} bytes"
+        with pytest.raises(BackendUnavailableError, match="more than"):
+            await client.messages("c", limit=1)
+    asked = [one.query["limit"] for one in backend.asked("GET", "/base/v1/messages")]
+    assert asked == ["8", "2", "8", "2", "1"]
+
+
 async def test_an_endless_answer_is_not_read_to_its_end() -> None:
     """Nor is one that is packed."""
+    written = 0
 
     async def endless(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000000\r\n\r\n")
+        nonlocal written
         while not writer.is_closing():
             writer.write(b" " * (1 << 20))
+            written += 1
             await writer.drain()
 
     async with raw(endless) as url, asking(url) as client:
         assert await refused(client) == f"answered with more than {4 << 20} bytes"
+    assert written < 64
     packed = answers(200, gzip.compress(b'{"messages": []}').decode("latin-1"), **{"Content-Encoding": "gzip"})
     async with asked_backend(packed) as backend, asking(backend.url) as client:
         assert await refused(client) == "answered with what is compressed"
@@ -216,7 +233,7 @@ async def test_nobody_waits_longer_than_the_setting_of_the_question() -> None:
                 await client.context("c", identity=None, text="hello", item_id=None)
         async with asking(backend.url, timeout=SHORT) as client:
             with pytest.raises(BackendUnavailableError, match=r"within 0\.3 s"):
-                await client.transcribed("c", life="l", text="hello", identity=None, language=None)
+                await client.transcribed("c", life="l", text="hello", identity=None, language=None, at=1.5)
 
 
 async def test_a_name_that_nobody_answers_for_costs_no_more() -> None:

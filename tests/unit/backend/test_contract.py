@@ -4,10 +4,12 @@ Every request and every answer is held against docs/backend.openapi.json.
 """
 
 import asyncio
+import itertools
 import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from datetime import timedelta
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,13 @@ from conversation_actors.state import SetSummary
 from conversation_actors.testing import backend_double
 from conversation_actors.testing.backend import BackendDouble
 from tests.support.backend_contract import (
+    TENANT,
     TOKEN,
     ReferenceServer,
     Speaker,
     deliveries_of_document,
+    now,
+    reference_module,
     removed,
     speaking,
     stored,
@@ -37,6 +42,7 @@ from tests.support.call_entries import START, Conversation
 pytestmark = pytest.mark.processes
 STRANGE = "Ümläut/../%2F?&=#+ \N{PARTY POPPER} '\";--"
 """An id may have any character."""
+EARLIER, LATER = "2020-02-29T09:30:12.204Z", "9020-02-29T09:30:12.204Z"
 SPOKEN = {"started_speaking_at": START, "stopped_speaking_at": START + 2.5}
 Backend = ReferenceServer | BackendDouble
 
@@ -122,16 +128,108 @@ async def test_a_deleted_conversation_stays_deleted_and_may_begin_anew(speaker: 
     """What was still on its way when it was deleted is dropped. It may be deleted again, and need not be known."""
     await speaker.store("c", "a", life="old")
     await speaker.store("d", "a")
-    await speaker.delete("c")
-    await speaker.store("c", "late", life="old")
+    await speaker.delete("c", "old")
+    await speaker.store("c", "late", life="old", at=LATER)
     assert await speaker.messages("c") == []
-    await speaker.store("c", "b", life="new")
+    await speaker.store("c", "b", life="new", at=LATER)
     assert await speaker.messages("c") == [("b", "Hello")]
-    await speaker.delete("c")
-    await speaker.delete("c")
+    for _ in range(2):
+        await speaker.delete("c", "old", "new")
     await speaker.delete("unknown")
     assert await speaker.messages("c") == []
     assert await speaker.messages("d") == [("a", "Hello")]
+
+
+@pytest.mark.parametrize("call", [{}, {"call_id": None}])
+@pytest.mark.parametrize("lives", [(), ("old", "older")])
+async def test_what_was_deleted_before_anything_had_come_of_it_stays_deleted(
+    speaker: Speaker, call: dict[str, None], lives: tuple[str, ...]
+) -> None:
+    """What is of these lives, or happened before the deletion, is dropped, in a call and between two."""
+    await speaker.delete("c", *lives)
+    at = LATER if lives else EARLIER
+    late = stored("c", "late", "secret", tenant=speaker.tenant, life="old", at=at)
+    await speaker.deliver("/v1/messages", {**late, **call})
+    assert await speaker.messages("c") == []
+    anew = stored("c", "a", "Hello", tenant=speaker.tenant, life="new", at=LATER)
+    await speaker.deliver("/v1/messages", {**anew, **call})
+    assert await speaker.messages("c") == [("a", "Hello")]
+
+
+async def test_a_deletion_that_is_slow_spares_what_has_begun_anew(speaker: Speaker) -> None:
+    """And an earlier one that comes again takes back nothing of a later one."""
+    moment = now()
+    await speaker.store("c", "a", life="old", at=EARLIER)
+    await speaker.store("c", "b", life="unnamed", at=moment)
+    await speaker.store("c", "c", life="new", at=LATER)
+    await speaker.delete("c", "old", before=moment)
+    assert await speaker.messages("c") == [("c", "Hello")]
+    await speaker.delete("c", before=EARLIER)
+    await speaker.store("c", "d", life="unnamed", at=moment)
+    assert await speaker.messages("c") == [("c", "Hello")]
+
+
+@pytest.mark.parametrize("query", [{}, {"before": "yesterday"}])
+async def test_a_deletion_that_does_not_fit_is_refused(
+    backend: Backend, speaker: Speaker, query: dict[str, str]
+) -> None:
+    """It would delete too much or too little."""
+    await speaker.store("c", "a")
+    whole = {"conversation_id": "c", "tenant": speaker.tenant, **query}
+    status, _ = await speaker.ask("DELETE", "/v1/conversations", query=whole, fits=False)
+    assert status == 400
+    assert await speaker.messages("c") == [("a", "Hello")]
+    if isinstance(backend, BackendDouble):
+        backend.faults.clear()
+
+
+async def test_messages_that_are_too_many_bytes_come_back_from_the_newest_on(
+    client: BackendClient, speaker: Speaker
+) -> None:
+    """As many as whoever asks reads: 4 MiB of UTF-8."""
+    for number in range(15):
+        await speaker.store("c", f"i{number}", "\u00fc" * 80_000)  # 320,000 bytes, in `text` and in `item`
+    assert [one.id for one in await client.messages("c", limit=15)] == [f"i{number}" for number in range(2, 15)]
+
+
+UNKNOWN = ["/v1/messages", "/v1/transcriptions", "/v1/sessions", "/v1/tomorrow", "/v1/some/day"]
+
+
+@pytest.mark.parametrize("path", UNKNOWN)
+async def test_a_delivery_of_an_unknown_type_is_taken_and_changes_nothing(
+    backend: Backend, speaker: Speaker, path: str
+) -> None:
+    """A newer version may send it: refused, it would make the rest of its conversation wait."""
+    await speaker.store("c", "kept")
+    headers = {"Authorization": f"Bearer {TOKEN}", "Idempotency-Key": "evt_new"}
+    told = {**whose("c", "message.starred", tenant=speaker.tenant), "message": {"id": "kept"}, "ids": None}
+    async with speaker.session.post(f"{backend.url}{path}", json=told, headers=headers) as answer:
+        assert answer.status == 204
+    assert await speaker.messages("c") == [("kept", "Hello")]
+
+
+@pytest.mark.parametrize(
+    "told", [{"type": "message.starred"}, {**whose("c", "message.starred"), "tenant": None}, {"type": None}, []]
+)
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/tomorrow"])
+async def test_what_says_nothing_of_whose_it_is_is_refused_whatever_its_type(
+    backend: Backend, speaker: Speaker, path: str, told: Any
+) -> None:
+    """It is no delivery of any version."""
+    async with speaker.session.post(f"{backend.url}{path}", json=told, headers={"Idempotency-Key": "evt_x"}) as answer:
+        assert answer.status == (400 if path == "/v1/messages" else 404)
+    if isinstance(backend, BackendDouble):
+        backend.faults.clear()
+
+
+async def test_a_known_type_at_an_unknown_path_is_refused(backend: Backend, speaker: Speaker) -> None:
+    """The base of the URL is wrong then, and nothing is to be lost by it."""
+    told = stored("c", "a", "Hello", tenant=speaker.tenant)
+    headers = {"Idempotency-Key": "evt_x"}
+    async with speaker.session.post(f"{backend.url}/v1/v1/messages", json=told, headers=headers) as answer:
+        assert answer.status == 404
+    if isinstance(backend, BackendDouble):
+        backend.faults.clear()
 
 
 async def test_tenants_have_nothing_in_common(speaker: Speaker) -> None:
@@ -180,6 +278,8 @@ MISFITS: list[tuple[str, Any]] = [
     ("/v1/messages", {**whose("c", "message.stored"), "message": {"text": "Hello"}}),
     ("/v1/messages", {**stored("c", "a", "Hello"), "conversation_id": 7}),
     ("/v1/messages", {**stored("c", "a", "Hello"), "type": "turn.completed"}),
+    ("/v1/messages", {**stored("c", "a", "Hello"), "type": "transcription.interim"}),
+    ("/v1/transcriptions", {"type": "transcription.interim"}),
     ("/v1/messages/removed", {**removed("c", None), "ids": "kept"}),
     ("/v1/turns", {**whose("c", "turn.completed"), "user": None, "agent": None}),
     ("/v1/context", {"conversation_id": "c"}),
@@ -257,7 +357,7 @@ async def test_a_client_is_answered(client: BackendClient, speaker: Speaker) -> 
     assert found[0].item == delivery["message"]["item"]
     assert [one.id for one in await client.messages(STRANGE, limit=1)] == ["b"]
     assert await client.messages("unknown") == []
-    await client.delete(STRANGE)
+    await client.delete(STRANGE, before=datetime.now(UTC))
     assert await client.messages(STRANGE) == []
     assert await speaker.messages(STRANGE, tenant="other") == [("a", "another's")]
 
@@ -266,7 +366,7 @@ async def test_an_agent_is_answered(client: BackendClient) -> None:
     """It asks for context, and tells what somebody is just saying."""
     assert await client.context("c", identity="ada", text="Hello", item_id=None) == []
     assert await client.context("c", identity=None, text="Hello", item_id="i") == []
-    await client.transcribed("c", text="Hel", identity="ada", language=None)
+    await client.transcribed("c", life="l", text="Hel", identity="ada", language=None, at=1.5)
     assert await client.messages("c") == []
 
 
@@ -325,8 +425,32 @@ async def test_the_reference_server_tells_an_agent_of_the_callers_last_calls(ser
         )
         assert await speaker.context("bob") == []
         assert await speaker.context(None) == []
-        await speaker.delete("c")
+        await speaker.delete("c", str(delivery["life"]))
         assert await speaker.context("ada") == []
+
+
+def test_the_reference_server_finds_a_callers_calls_however_many_others_there_are(
+    tmp_path: Path,
+) -> None:
+    """An agent waits 150 ms for its context: the steps of the database do not grow with the calls of others."""
+    module = reference_module()
+    record = next(one for one in a_call().told() if one.type == SESSION_RECORDED)
+
+    def keep(records: Any, number: int, identity: str) -> None:
+        told = {**record.data, **whose(f"c{number}", SESSION_RECORDED), "participants": [{"identity": identity}]}
+        records.take(f"evt_{number}", json.loads(json.dumps(told)))
+
+    def steps(others: int) -> int:
+        with closing(module.Records(str(tmp_path / f"{others}.db"))) as records:
+            for number in range(others):
+                keep(records, number, "bob")
+            keep(records, others, "ada")
+            counted = itertools.count()
+            records._database.set_progress_handler(lambda: next(counted) < 0, 1)
+            assert len(records.earlier_calls(TENANT, "ada")) == 1
+            return next(counted)
+
+    assert steps(300) == steps(3)
 
 
 async def test_the_reference_server_forgets_the_words_of_removed_messages_everywhere(tmp_path: Path) -> None:

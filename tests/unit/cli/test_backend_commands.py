@@ -20,11 +20,10 @@ TOKEN = "token-that-nobody-may-see"
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing is configured but an archive."""
+    """Nothing is configured: a back end can be checked before there is an archive."""
     monkeypatch.chdir(tmp_path)
     for name in all_names():
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("CONVERSATION_ARCHIVE_URL", f"sqlite+aiosqlite:///{tmp_path}/archive.db")
 
 
 def checked(monkeypatch: pytest.MonkeyPatch, answer: Callable[[web.Request], web.StreamResponse]) -> None:
@@ -65,7 +64,8 @@ def test_without_a_back_end_there_is_nothing_to_check() -> None:
 def test_one_that_answers_as_it_should_is_well(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is asked with its token, below its base, for a conversation that there is not."""
+    """It is asked with its token, below its base, for a conversation that there is not, of the tenant."""
+    monkeypatch.setenv("CONVERSATION_TENANT", "acme")
     asked: list[web.Request] = []
 
     def answer(request: web.Request) -> web.StreamResponse:
@@ -78,6 +78,7 @@ def test_one_that_answers_as_it_should_is_well(
         "GET", "/base/v1/messages", f"Bearer {TOKEN}",
     )  # fmt: skip
     assert request.query["conversation_id"]
+    assert request.query["tenant"] == "acme"
     told = capsys.readouterr().out
     assert "answers as it should, with its token" in told
     assert TOKEN not in told
