@@ -285,6 +285,11 @@ class BackendSettings(SettingsGroup):
     """Whether errors are noted with the lines of code where they happened."""
 
     @property
+    def is_record(self) -> bool:
+        """Whether there is a back end that takes the archive's place."""
+        return self.url is not None and self.instead
+
+    @property
     def shown(self) -> str:
         """Scheme and host, for people; empty if there is no back end."""
         return "" if self.url is None else origin_of(self.url)
@@ -298,6 +303,13 @@ class BackendSettings(SettingsGroup):
         if written and not written.startswith("https:") and not self.private_networks:
             message = "url: must begin with https://, unless CONVERSATION_BACKEND_PRIVATE_NETWORKS is set"
             raise InvalidInputError(message, field="url")
+        for name in ("instead", "context", "interim"):
+            if getattr(self, name) and not written:
+                message = f"{name}: has no effect without CONVERSATION_BACKEND_URL"
+                raise InvalidInputError(message, field=name)
+        if self.required and not self.messages:
+            message = "required: has no effect while CONVERSATION_BACKEND_MESSAGES is 0, and it is not asked"
+            raise InvalidInputError(message, field="required")
         return self
 
 

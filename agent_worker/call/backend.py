@@ -23,6 +23,7 @@ class CallBackend:
         """Ask and tell nothing before `start`. `speaks` gives who is heard now, `has_spoken` who ended the turn."""
         settings, failures = conversation.backend, conversation.failures
         self._conversation_id, self._failures = conversation.id, failures
+        self._conversation = conversation
         self._client = BackendClient(settings, conversation.tenant)
         self.contexts: TurnContexts | None = None
         """Asked at each turn; None if the settings do not want it."""
@@ -57,6 +58,7 @@ class CallBackend:
     async def _tell(self, interim: Interim) -> None:
         await self._client.transcribed(
             self._conversation_id,
+            life=self._conversation.life,
             text=interim.text,
             identity=interim.identity,
             language=interim.language,

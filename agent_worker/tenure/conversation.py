@@ -96,6 +96,12 @@ class CallConversation:
         return self._standing.conversation_id
 
     @property
+    def life(self) -> str:
+        """The conversation's life in which this job has its lease; empty without a lease."""
+        tenure = self._standing.tenure
+        return "" if tenure is None else tenure.lease.life
+
+    @property
     def role(self) -> str:
         """Which of several agents of one conversation this one is: each is followed by itself."""
         return self._standing.role

@@ -157,4 +157,4 @@ class Feed:
         told = course.told
         if course.is_whole and now is not None:
             told += fold.pass_time(now)
-        return Step(cursor, course.fed, course.aside, fold.to_json(), fold.due, told, course.forgotten)
+        return Step(cursor, course.fed, course.aside, fold.to_json(), fold.due, told, course.forgotten, self._reports)

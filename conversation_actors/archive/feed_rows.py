@@ -63,7 +63,7 @@ _OF_CONVERSATIONS = (
 _FIND = (
     select(
         lives.c.id, lives.c.conversation_id, lives.c.life, lives.c.start, lives.c.fed, lives.c.seq, lives.c.quiet,
-        lives.c.ticks, feeds.c.state, feeds.c.due_at,
+        lives.c.reported_from, lives.c.ticks, feeds.c.state, feeds.c.due_at,
     )
     .outerjoin(feeds, feeds.c.life_id == lives.c.id)
     .where(*_OF_CONVERSATIONS, or_(lives.c.fed < lives.c.seq, feeds.c.due_at <= bindparam("now")))
@@ -83,7 +83,11 @@ _IS_READ = (
     .values(is_unread=False)
 )
 _LOCK = select(lives.c.id, lives.c.ticks).where(*_OF_CONVERSATIONS).order_by(lives.c.id).with_for_update()
-_MOVE = update(lives).where(lives.c.id == bindparam("of")).values(fed=bindparam("position"), ticks=lives.c.ticks + 1)
+_MOVE = (
+    update(lives)
+    .where(lives.c.id == bindparam("of"))
+    .values(fed=bindparam("position"), reported_from=bindparam("reported"), ticks=lives.c.ticks + 1)
+)
 _AHEAD = (
     select(lives.c.id, lives.c.conversation_id)
     .where(lives.c.tenant == bindparam("tenant"), lives.c.fed < lives.c.seq, lives.c.id > bindparam("after"))
@@ -104,8 +108,9 @@ _DUE = (
 class Cursor:
     """Where the feed stands in a life: it has read up to `fed`, and that has come to `state`; None: nothing is read.
 
-    The archive has the life up to `seq`. Nobody is told of what happened up to `quiet`. What is made of all this counts
-    only as long as `ticks` is the same.
+    The archive has the life up to `seq`. Nobody is told of what happened up to `quiet`, and a back end is told of what
+    is `reported_from` there on, which is None if the last step was one that tells it nothing. What is made of all this
+    counts only as long as `ticks` is the same.
     """
 
     id: int
@@ -114,6 +119,7 @@ class Cursor:
     fed: int
     seq: int
     quiet: int
+    reported_from: int | None
     ticks: int
     state: str | None
     is_due: bool
@@ -150,14 +156,25 @@ class Step:
     due: float | None = None
     told: list[Happening] = field(default_factory=list)
     forgotten: list[Forgotten] = field(default_factory=list)
+    is_reported: bool = False
+    """Whether a back end is told what only it is told."""
+
+    @property
+    def reported_from(self) -> int | None:
+        """From where on a back end was told of everything: what it has missed once, it does not get later."""
+        if not self.is_reported:
+            return None
+        return self.cursor.fed + 1 if self.cursor.reported_from is None else self.cursor.reported_from
 
 
 async def find(connection: AsyncConnection, tenant: str, conversations: Collection[str], *, now: float) -> list[Cursor]:
     """Return the lives of conversations that have entries to be read, or something that is due, the oldest first."""
     told = {"tenant": tenant, "conversations": sorted(conversations), "now": now}
     return [
-        Cursor(number, name, life, max(start, fed), seq, quiet, ticks, state, at is not None and at <= now)
-        for number, name, life, start, fed, seq, quiet, ticks, state, at in await connection.execute(_FIND, told)
+        Cursor(number, name, life, max(start, fed), seq, quiet, reported, ticks, state, at is not None and at <= now)
+        for number, name, life, start, fed, seq, quiet, reported, ticks, state, at in await connection.execute(
+            _FIND, told
+        )
     ]
 
 
@@ -218,7 +235,8 @@ async def write(connection: AsyncConnection, tenant: str, steps: Sequence[Step])
     good = [step for step in steps if ticks.get(step.cursor.id) == step.cursor.ticks]
     if not good:
         return []
-    await connection.execute(_MOVE, [{"of": step.cursor.id, "position": step.fed} for step in good])
+    moves = [{"of": one.cursor.id, "position": one.fed, "reported": one.reported_from} for one in good]
+    await connection.execute(_MOVE, moves)
     for step in good:
         if step.forgotten:  # first: what is written below has no such words
             await forget(connection, step.cursor.id, step.forgotten)

@@ -146,6 +146,12 @@ async def rewind(connection: AsyncConnection, life: Life, seq: int) -> None:
     await connection.execute(statement)
 
 
+async def have_not_told(connection: AsyncConnection, life: Life, seq: int) -> None:
+    """Note that a back end is not told of the entry at `seq`, if the feed has passed it."""
+    statement = update(lives).where(lives.c.id == life.id, lives.c.fed >= seq)
+    await connection.execute(statement.values(ticks=lives.c.ticks + 1, reported_from=None))
+
+
 async def erase(connection: AsyncConnection, identities: Collection[int], *, at: float) -> None:
     """Delete all that lives have, and mark them as deleted `at`: their rows stay, to keep late records out."""
     await forget_attempts(connection, identities, at=at)

@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from conversation_actors.archive.tables import dead_letters, deliveries, feeds, happenings, lives, replays, superseded
+from conversation_actors.archive.tables import (
+    dead_letters,
+    deliveries,
+    feeds,
+    gaps,
+    happenings,
+    lives,
+    pictures,
+    replays,
+    superseded,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +42,11 @@ async def unsent(connection: AsyncConnection, identities: Collection[int]) -> Un
 
 
 def is_lacked_by(destination: str) -> ColumnElement[bool]:
-    """Tell whether a destination lacks something of a life: of what was told, or of what is to be told yet."""
+    """Tell whether a back end lacks something of a life: of what was told or is to be told, or what nobody tells it.
+
+    The latter is in gaps, which a state may have filled; in entries that were archived quietly, or read before there
+    was a back end; and in pictures.
+    """
     of, cursor = happenings.c, deliveries.c
     has_passed = exists(cursor.destination).where(
         cursor.destination == destination,
@@ -44,7 +58,16 @@ def is_lacked_by(destination: str) -> ColumnElement[bool]:
         exists(table.c.happening_id).where(table.c.happening_id == of.id, table.c.destination == destination)
         for table in (dead_letters, replays)
     ]
+    of_life, whose = lives.c, pictures.c
+    untold = or_(
+        of_life.reported_from.is_(None),
+        of_life.reported_from > of_life.start + 1,
+        of_life.quiet > of_life.start,
+        exists(gaps.c.id).where(gaps.c.life_id == of_life.id),
+        exists(whose.digest).where(whose.tenant == of_life.tenant, whose.conversation_id == of_life.conversation_id),
+    )
     return or_(
+        and_(of_life.deleted_at.is_(None), of_life.seq > of_life.start, untold),
         and_(lives.c.seq > lives.c.fed, lives.c.seq > lives.c.start),
         exists(feeds.c.life_id).where(feeds.c.life_id == lives.c.id, feeds.c.due_at.is_not(None)),
         exists(superseded.c.id).where(superseded.c.life_id == lives.c.id, superseded.c.is_unread),

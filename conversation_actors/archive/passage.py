@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from conversation_actors.archive import apart, checkpoints, entries, gaps, items, late
 from conversation_actors.archive.gaps import GIVEN_UP, Gap
 from conversation_actors.archive.items import ItemChanges
-from conversation_actors.archive.lives import Life, rewind, save
+from conversation_actors.archive.lives import Life, have_not_told, rewind, save
 from conversation_actors.archive.records import UNREADABLE, Arrived, Row
 from conversation_actors.archive.scrubbing import Forgetting
 from conversation_actors.codec import decode_entry
@@ -195,6 +195,7 @@ class Passage:
             settled, self._late = self._late, {}
             await late.settle(self._connection, self._life, settled)
             await gaps.fill(self._connection, self._life.id, settled)
+            await have_not_told(self._connection, self._life, min(settled))
 
     def _add(self, row: Row, event: Event | None) -> None:
         self._known[row.seq] = row

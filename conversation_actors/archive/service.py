@@ -15,7 +15,7 @@ from conversation_actors.archive.feed import Feed
 from conversation_actors.archive.feeding import Feeding
 from conversation_actors.archive.filled import FilledCheckpoints
 from conversation_actors.archive.outage import Outage
-from conversation_actors.archive.retention import Retention
+from conversation_actors.archive.retention import Retention, kept_by
 from conversation_actors.archive.unknown import UnknownConversations
 from conversation_actors.archive.upkeep import Chore, Upkeep
 from conversation_actors.archive.writer import Writer
@@ -148,7 +148,7 @@ def _made(settings: Settings, parts: Parts, timing: Timing) -> _Work:
     # of a server that is away the archiver tells, once
     failures = Failures(timing=timing, told_elsewhere=(ArchiveUnavailableError, StoreUnavailableError))
     writer = Writer(parts.database, settings.tenant)
-    backlog, kept = parts.store.backlog(), settings.archive.retention
+    backlog, kept = parts.store.backlog(), kept_by(settings)
     unknown = UnknownConversations(
         parts.store, parts.database, writer,
         tenant=settings.tenant, limits=settings.history.limits(), retention=kept, failures=failures,
@@ -159,8 +159,7 @@ def _made(settings: Settings, parts: Parts, timing: Timing) -> _Work:
         Chore("archive filling", unknown.fill_all, timing.archive_upkeep),
     ]
     if kept is not None:
-        is_record = settings.backend.url is not None and settings.backend.instead
-        retention = Retention(writer, kept, kept_for=BACKEND_NAME if is_record else None)
+        retention = Retention(writer, kept, kept_for=BACKEND_NAME if settings.backend.is_record else None)
         chores.append(Chore("archive purge", retention.purge, timing.archive_purge))
     checkpoints = FilledCheckpoints(
         Checkpoints(parts.database, settings.tenant, limits=settings.history.limits()), unknown.fill

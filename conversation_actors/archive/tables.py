@@ -53,6 +53,8 @@ lives = Table(
     Column("fed", _Number, nullable=False, server_default="0"),
     # Up to this position nobody is told of happenings: the entries came by a migration or an import.
     Column("quiet", _Number, nullable=False, server_default="0"),
+    # A back end is told of what comes at this position and later ones, by every step since; NULL: of nothing yet.
+    Column("reported_from", _Number),
     # Rises with each step of the feed, and whenever entries are set aside: nobody goes on from what is old.
     Column("ticks", _Number, nullable=False, server_default="0"),
     UniqueConstraint("tenant", "conversation_id", "life", name="archive_lives_key"),

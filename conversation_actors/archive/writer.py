@@ -129,15 +129,13 @@ class Writer:
                 await pictures.drop_all(connection, self._tenant, [conversation_id])
         return len(chosen)
 
-    async def lives(self, conversation_id: str) -> tuple[str, ...]:
-        """Return the names of a conversation's lives that were not deleted, the oldest first."""
-        mine = (
-            lives.c.tenant == self._tenant,
-            lives.c.conversation_id == conversation_id,
-            lives.c.deleted_at.is_(None),
-        )
+    async def lives(self, conversation_id: str, *, with_deleted: bool = False) -> tuple[str, ...]:
+        """Return the names of a conversation's lives, the oldest first; without those that were deleted, or with."""
+        mine = (lives.c.tenant == self._tenant, lives.c.conversation_id == conversation_id)
+        query = select(lives.c.life).where(*mine).order_by(lives.c.id)
         async with self._database.reading("looking for a conversation") as connection:
-            return tuple((await connection.execute(select(lives.c.life).where(*mine).order_by(lives.c.id))).scalars())
+            found = await connection.execute(query if with_deleted else query.where(lives.c.deleted_at.is_(None)))
+            return tuple(found.scalars())
 
     async def purge(self, before: float, *, most: int, kept_for: str | None = None) -> int:
         """Drop the lives whose last entry, or deletion, was `before`, at most so many; return how many there were.
@@ -165,6 +163,13 @@ class Writer:
             told = {"happenings": lost.happenings, "dead_letters": lost.dead_letters}
             logger.warning("retention has dropped what an endpoint did not take", extra=told)
         return len(found)
+
+    async def lacked(self, before: float, destination: str) -> int:
+        """Return how many lives `purge` keeps for a destination, which lacks something of them."""
+        old = (lives.c.tenant == self._tenant, lives.c.active_at < before, lives.c.deleted_at.is_(None))
+        query = select(func.count()).select_from(lives).where(*old, is_lacked_by(destination))
+        async with self._database.reading("counting what is kept") as connection:
+            return int((await connection.execute(query)).scalar_one())
 
     async def _there_without(
         self, connection: AsyncConnection, names: Collection[str], identities: Collection[int]

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Self, TypeVar
@@ -83,10 +83,14 @@ class BackendClient:
             raise self._unfit(what)
         return found
 
-    async def delete(self, conversation_id: str) -> None:
-        """Have the back end forget a conversation, also one that it does not know. Waits for `recall_timeout`."""
+    async def delete(self, conversation_id: str, *, before: datetime, lives: Collection[str] = ()) -> None:
+        """Have the back end forget a conversation, also one that it does not know. Waits for `recall_timeout`.
+
+        What happened `before` is forgotten, and what is of these `lives`; not what has begun anew since.
+        """
+        query = {**self._whose(conversation_id), "before": moment(before), "life": list(lives)}
         async with self._within(self._settings.recall_timeout):
-            await self._exchange.ask(Question("DELETE", CONVERSATIONS_PATH, self._whose(conversation_id)))
+            await self._exchange.ask(Question("DELETE", CONVERSATIONS_PATH, query))
 
     async def context(
         self, conversation_id: str, *, identity: str | None, text: str, item_id: str | None
@@ -104,16 +108,16 @@ class BackendClient:
             return (await self._read(Context, body)).context
 
     async def transcribed(
-        self, conversation_id: str, *, text: str, identity: str | None, language: str | None, at: float
+        self, conversation_id: str, *, life: str, text: str, identity: str | None, language: str | None, at: float
     ) -> None:
         """Tell the back end what a participant is heard to say, before that is final. Waits for `timeout`.
 
         `at` is when it was heard, in seconds since the epoch.
         """
-        heard = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        heard = moment(datetime.fromtimestamp(at, UTC))
         told = Transcription(
-            type="transcription.interim", at=heard, conversation_id=conversation_id, call_id=None, tenant=self._tenant,
-            seq=None, item_id=None, text=text, identity=identity, language=language, final=False,
+            type="transcription.interim", at=heard, conversation_id=conversation_id, life=life, call_id=None,
+            tenant=self._tenant, seq=None, item_id=None, text=text, identity=identity, language=language, final=False,
         )  # fmt: skip
         async with self._within(self._settings.timeout):
             await self._exchange.ask(Question("POST", _TRANSCRIPTIONS_PATH, body=_written(told), is_urgent=True))
@@ -151,6 +155,11 @@ class BackendClient:
     def _unfit(self, what: str) -> BackendUnavailableError:
         message = f"the back end at {self._settings.shown}: answered with what does not fit its document ({what})"
         return BackendUnavailableError(message)
+
+
+def moment(at: datetime) -> str:
+    """Return a time, which has a zone, as it goes over the wire: UTC, milliseconds."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _written(told: WireModel) -> bytes:

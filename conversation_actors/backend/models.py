@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from conversation_actors.calls.record import SessionAgent, SessionLatency, SessionParticipant, SessionTool
 
 JsonObject = dict[str, Any]
+MOMENT = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"
+"""How a time is written: UTC, ISO 8601, milliseconds. Such times are in order as texts are."""
 
 
 class WireModel(BaseModel):
@@ -51,9 +53,11 @@ class Delivery(WireModel):
 
     type: str
     """What happened."""
-    at: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")
+    at: str = Field(pattern=MOMENT)
     """When it happened: UTC, milliseconds."""
     conversation_id: str
+    life: str
+    """Which conversation of this id it is: after a deletion, one that begins anew has another life."""
     call_id: str | None
     """The call in which it happened; null between calls, and while a transcription is not final."""
     tenant: str
@@ -262,4 +266,5 @@ MOST_ANSWER_BYTES = 4 << 20
 CONTEXT_PATH = "/v1/context"
 """POST of `ContextAsked`: answered with `Context`."""
 CONVERSATIONS_PATH = "/v1/conversations"
-"""DELETE, with `conversation_id` and `tenant`: all of it is to be forgotten."""
+"""DELETE, with `conversation_id`, `tenant`, `before` and any number of `life`: what is of one of these lives, or
+happened at `before` or earlier, is to be forgotten, also if it comes later."""

@@ -14,6 +14,7 @@ from conversation_actors.backend.models import (
     CONVERSATIONS_PATH,
     DELIVERIES,
     MESSAGES_PATH,
+    MOMENT,
     Context,
     ContextAsked,
     Delivery,
@@ -30,7 +31,10 @@ character.
 
 A later version of the same first number may send more. Ignore fields that you do not know, and answer with 2xx to a
 delivery of a `type` that you do not know, at any path: refused, it makes the rest of its conversation wait. Its `type`,
-`at`, `conversation_id`, `call_id` and `tenant` are as in every delivery."""
+`at`, `conversation_id`, `life`, `call_id` and `tenant` are as in every delivery."""
+_FORGOTTEN = """Forget what is there of the conversation and has one of these lives, or an `at` not after `before`.
+Drop what is delivered later and has one of these lives, or such an `at`. What is of another life and happened after
+`before` is a conversation that has begun anew: keep it."""
 _REF = "#/components/schemas/{model}"
 _MODELS: tuple[type[BaseModel], ...] = (*DELIVERIES.values(), Messages, ContextAsked, Context)
 _CONVERSATION = tuple(
@@ -38,6 +42,21 @@ _CONVERSATION = tuple(
     for name in ("conversation_id", "tenant")
 )
 """An id is unique in its tenant only."""
+_DELETED = (
+    {
+        "name": "before",
+        "in": "query",
+        "required": True,
+        "schema": {"type": "string", "pattern": MOMENT},
+        "description": "When the deletion began: UTC, milliseconds, as `at`.",
+    },
+    {
+        "name": "life",
+        "in": "query",
+        "schema": {"type": "array", "items": {"type": "string"}},
+        "description": "Which lives were deleted, as far as anybody knows; repeated for each of them.",
+    },
+)
 _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -94,8 +113,9 @@ def _recalling() -> dict[str, Any]:
 def _forgetting() -> dict[str, Any]:
     return {
         "operationId": _id_of("delete", CONVERSATIONS_PATH),
-        "summary": "Forget all of a conversation. It may be unknown, and may come again.",
-        "parameters": [*_CONVERSATION],
+        "summary": "Forget a conversation, which may be unknown: these lives, and what happened not after `before`.",
+        "description": _FORGOTTEN,
+        "parameters": [*_CONVERSATION, *_DELETED],
         "responses": {"2XX": {"description": "It is forgotten."}, "default": {"description": "It is not."}},
     }
 

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from conversation_actors.archive.outbox import Queued
 from conversation_actors.backend.models import DELIVERIES
-from conversation_actors.calls.happenings import HAPPENINGS, REPORTS, named_call
+from conversation_actors.calls.happenings import HAPPENINGS, REPORTS, life_of, named_call
 from conversation_actors.settings import BackendSettings
 from conversation_actors.webhooks.payload import SHORTEST, longest, read, shortened, size_of, text_of
 
@@ -40,8 +40,8 @@ def body(queued: Queued, *, tenant: str, conversation_id: str, most_bytes: int) 
     """
     told, moment = read(queued)
     whose = {
-        "type": queued.type, "at": moment, "conversation_id": conversation_id, "call_id": named_call(queued.call_id),
-        "tenant": tenant, "seq": queued.seq,
+        "type": queued.type, "at": moment, "conversation_id": conversation_id, "life": life_of(queued.call_id),
+        "call_id": named_call(queued.call_id), "tenant": tenant, "seq": queued.seq,
     }  # fmt: skip
 
     def written(data: Mapping[str, Any]) -> str:

@@ -97,6 +97,11 @@ def call_id_of(life: str, number: int) -> str:
     return f"{life}.{number}"
 
 
+def life_of(call_id: str) -> str:
+    """Return the life in which something happened, of its happening's `call_id`."""
+    return call_id.rpartition(".")[0]
+
+
 def named_call(call_id: str) -> str | None:
     """Return the id of a happening's call; None if it happened between calls."""
     return None if call_id.rpartition(".")[2] == str(BETWEEN_CALLS) else call_id

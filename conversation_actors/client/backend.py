@@ -1,7 +1,8 @@
 """A client's way to the back end: nothing is imported or connected to before it is first asked."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from datetime import datetime
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -47,16 +48,17 @@ class ClientBackend:
         """See `BackendClient.messages`."""
         return await (await self._made()).messages(conversation_id, limit=limit)
 
-    async def forget(self, conversation_id: str, *, is_known: bool) -> bool:
+    async def forget(self, conversation_id: str, *, before: datetime, lives: Collection[str], is_known: bool) -> bool:
         """Have the back end forget a conversation, if one is configured; return whether it had messages of it.
 
-        If `is_known` to exist already, that is not asked, and false. Nor is it where no messages are asked for.
+        See `BackendClient.delete` for `before` and `lives`. If `is_known` to exist already, that is not asked, and
+        false. Nor is it where no messages are asked for.
         """
         if not self.is_configured:
             return False
         client = await self._made()
         had_messages = not is_known and self.is_asked and bool(await client.messages(conversation_id, limit=1))
-        await client.delete(conversation_id)
+        await client.delete(conversation_id, before=before, lives=lives)
         return had_messages
 
     async def aclose(self) -> None:

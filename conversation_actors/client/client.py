@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from importlib import import_module
 from ssl import SSLContext
@@ -172,9 +172,9 @@ class ConversationClient:
         same position, with nobody's lease. If the archive cannot be asked, `CONVERSATION_ARCHIVE_REQUIRED` decides:
         `ArchiveUnavailableError`, or a new conversation; unless `create` it is always the error.
 
-        What the archive does not have either, nor remembers as deleted, is asked of the back end, if there is one: a
-        new life begins with the messages that were last. `CONVERSATION_BACKEND_REQUIRED` decides as above, with
-        `BackendUnavailableError`.
+        What the archive does not have either, nor remembers as deleted, is asked of the back end, if there is one and
+        the archive has said so: a new life begins with the messages that were last.
+        `CONVERSATION_BACKEND_REQUIRED` decides as above, with `BackendUnavailableError`.
 
         If not `wait`, return a handle that shows what is stored, as `read` would, after one call of Redis. Its owner is
         started in the background, and the calls that need it wait for it. If it cannot be started, they raise why; the
@@ -326,11 +326,14 @@ class ConversationClient:
                 print("it is gone")
         """
         conversation_id = check_id(conversation_id, "conversation_id")
+        began = datetime.now(UTC)
+        forgetting = Forgetting(self._archive, self._connected_store(), self._settings.tenant)
+        lives = await forgetting.lives(conversation_id) if self._backend.is_configured else ()
         was_stored = await self._connected_store().delete(conversation_id, ttl=self._settings.ttl)
         await self._tell_of_deletion(conversation_id)
-        forgetting = Forgetting(self._archive, self._connected_store(), self._settings.tenant)
         was_archived = await forgetting.forget(conversation_id, is_told=was_stored)
-        was_known = await self._backend.forget(conversation_id, is_known=was_stored or was_archived)
+        is_known = was_stored or was_archived
+        was_known = await self._backend.forget(conversation_id, before=began, lives=lives, is_known=is_known)
         if not (was_stored or was_archived or was_known):
             message = f"no conversation {conversation_id!r}"
             raise ConversationNotFoundError(message)

@@ -1,6 +1,7 @@
 """Deleting in the archive what a client deletes in Redis; a conversation that began anew meanwhile is not touched."""
 
 import logging
+from collections.abc import Collection
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ from conversation_actors.client.archive import ClientArchive
 from conversation_actors.errors import (
     ArchiveMisconfiguredError,
     ArchiveUnavailableError,
+    ConversationError,
     ConversationNotFoundError,
     IncompatibleVersionError,
     StoreUnavailableError,
@@ -17,6 +19,8 @@ from conversation_actors.store import Store
 if TYPE_CHECKING:
     from conversation_actors.archive.writer import Writer
 
+_LIVES = 50
+"""The newest lives: an earlier one ended before."""
 logger = logging.getLogger(__name__)
 
 
@@ -26,6 +30,23 @@ class Forgetting:
     def __init__(self, archive: ClientArchive, store: Store, tenant: str) -> None:
         """Take what is needed; nothing is closed here."""
         self._archive, self._store, self._tenant = archive, store, tenant
+
+    async def lives(self, conversation_id: str) -> Collection[str]:
+        """Return the lives of a conversation that is about to be deleted, or was: as far as anybody can tell now."""
+        found: dict[str, None] = {}
+        try:
+            if self._archive.is_configured:
+                writer = await self._writer()
+                found |= dict.fromkeys((await writer.lives(conversation_id, with_deleted=True))[-_LIVES:])
+        except (ArchiveUnavailableError, ArchiveMisconfiguredError, IncompatibleVersionError) as error:
+            logger.info("the archive is not asked which lives are deleted", extra={"reason": str(error)})
+        try:
+            stored = await self._life(conversation_id)
+        except ConversationError as error:  # what cannot be read can be deleted all the same
+            logger.info("the store cannot tell which life is deleted", extra={"reason": str(error)})
+        else:
+            found |= {stored: None} if stored else {}
+        return list(found)
 
     async def forget(self, conversation_id: str, *, is_told: bool) -> bool:
         """Forget a conversation in the archive, if one is configured; return whether it had anything.

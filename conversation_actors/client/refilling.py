@@ -14,7 +14,7 @@ from conversation_actors.activation.retention import kept_for
 from conversation_actors.calls.names import ROLE_FIELD
 from conversation_actors.client.backend import ClientBackend
 from conversation_actors.codec import stored_snapshot
-from conversation_actors.errors import BackendUnavailableError, RefusedError
+from conversation_actors.errors import RefusedError
 from conversation_actors.items import StoredItem, item_from_dict
 from conversation_actors.settings import Settings
 from conversation_actors.state import AppendItems, ConversationState, Entry, Limits, decide
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 _OUTPUT = "function_call_output"
 _CALL = "function_call"
+_TYPES = frozenset({"message", _CALL, _OUTPUT})
 _AT_ONCE = 200
 """Messages that are read between two turns of the event loop."""
 
@@ -47,6 +48,8 @@ class Refill:
         if not found:
             return False
         state = await self._state(found)
+        if left_out := len({one.id for one in found}) - state.total_items:
+            logger.warning("messages of the back end are left out", extra={"left_out": left_out})
         if not len(state.window):
             return False
         settings, name = self._settings, secrets.token_hex(16)
@@ -56,8 +59,7 @@ class Refill:
             left_by, seq=state.seq, snapshot=stored_snapshot(state), ttl=ttl, participants=(), kept=ttl
         )
         if was_refilled:
-            told = {"items": len(state.window), "left_out": len(found) - state.total_items}
-            logger.info("a conversation was brought back from the back end", extra=told)
+            logger.info("a conversation was brought back from the back end", extra={"items": len(state.window)})
         return was_refilled
 
     async def _state(self, found: "Sequence[Message]") -> ConversationState:
@@ -71,7 +73,7 @@ def state_of(found: "Sequence[Message]", limits: Limits, *, now: float) -> Conve
     """Return the conversation as if these messages had just been appended, one by one.
 
     Left out are: what has no text any more, what is too large for a history, outputs of tools without their calls, and
-    tools' calls of which the item is missing. Raises `BackendUnavailableError` for what is no item.
+    tools' calls of which the item is missing, and what is no item, or one of a type that is not sent to back ends.
     """
     state = ConversationState(limits)
     calls: set[str] = set()
@@ -88,8 +90,7 @@ def state_of(found: "Sequence[Message]", limits: Limits, *, now: float) -> Conve
 def _append(state: ConversationState, item: StoredItem, *, now: float) -> bool:
     try:
         events = decide(state, AppendItems((item,)), now=now)
-    except RefusedError as error:
-        logger.warning("a message of the back end is left out", extra={"reason": type(error).__name__})
+    except RefusedError:
         return False
     for event in events:
         state.apply(Entry(state.seq + 1, 0, now, event))
@@ -97,19 +98,15 @@ def _append(state: ConversationState, item: StoredItem, *, now: float) -> bool:
 
 
 def _item(message: "Message") -> StoredItem | None:
-    """Return the item of a message; None if there is none."""
+    """Return the item of a message; None if there is none, or not one of its id and type."""
     fields = _fields(message)
-    if fields is None or message.text is None:
+    if fields is None or message.text is None or message.item_type not in _TYPES:
         return None
     try:
         stored = item_from_dict(fields).to_stored()
     except RefusedError:
-        what = "what is no item"
-        raise _unfit(what) from None
-    if (stored.id, stored.type) != (message.id, message.item_type):
-        what = "an item of another id or type than its message"
-        raise _unfit(what)
-    return stored
+        return None
+    return stored if (stored.id, stored.type) == (message.id, message.item_type) else None
 
 
 def _fields(message: "Message") -> Mapping[str, Any] | None:
@@ -127,7 +124,3 @@ def _fields(message: "Message") -> Mapping[str, Any] | None:
     if message.agent_role is not None:
         known[ROLE_FIELD] = message.agent_role
     return known
-
-
-def _unfit(what: str) -> BackendUnavailableError:
-    return BackendUnavailableError(f"the back end answered with what does not fit its document ({what})")

@@ -106,9 +106,9 @@ class Reviver:
     ) -> tuple[ActivationInfo, View]:
         """Have the owner show its state, as `RemoteOwner.open` does; `found` is what `find` has returned.
 
-        An owner that runs knows most. Of what nobody else has the back end is asked; and an owner makes a new
-        conversation only after archive and back end were: also if the store was away when it was asked, and has come
-        back empty.
+        An owner that runs knows most. Of what nobody else has the back end is asked, if the archive has answered; and
+        an owner makes a new conversation only after archive and back end were: also if the store was away when it was
+        asked, and has come back empty.
 
         What cannot be asked, and is not required, counts as a failure `archive` or `backend`, and a conversation may be
         made (`create`) without it. Else raises `BackendUnavailableError`, `ArchiveUnavailableError`,
@@ -127,7 +127,7 @@ class Reviver:
             except ConversationNotFoundError:
                 said = await self._ask_archive(conversation_id, create=create)
         if said is not None and await self._may_be_elsewhere(conversation_id, said):
-            await self._ask_backend(conversation_id, said, create=create)
+            await self._ask_backend(conversation_id, create=create)
         elif said is not None:
             self._note(said)
         return await owner.open(create=create)
@@ -135,7 +135,7 @@ class Reviver:
     async def _ask_archive(self, conversation_id: str, *, create: bool) -> Archived:
         """Write what the archive has into the store, and return what it said.
 
-        Raises why it said nothing, if it is required, or if there is nobody else to ask and nothing is to be created.
+        Raises why it said nothing, if it is required, or if nothing is to be created.
         """
         if not self._archive.is_configured:
             return Archived()
@@ -150,11 +150,11 @@ class Reviver:
 
     def _without(self, error: ConversationError, *, create: bool) -> Archived:
         """Go on without the archive, if that is allowed; else raise."""
-        if self._settings.archive.required or not (create or self._backend.is_asked):
+        if self._settings.archive.required or not create:
             raise error
         return Archived(away=error)
 
-    async def _ask_backend(self, conversation_id: str, said: Archived, *, create: bool) -> None:
+    async def _ask_backend(self, conversation_id: str, *, create: bool) -> None:
         """Write what the back end has into the store, or go on without it; raise if that is not allowed."""
         try:
             is_back = await self._refill.refill(conversation_id)
@@ -164,16 +164,20 @@ class Reviver:
             self._failures.note("backend", error)
             is_back = False
         if not (create or is_back or await self._may_be_stored(conversation_id)):
-            raise said.away or ConversationNotFoundError(f"no conversation {conversation_id!r}")
-        self._note(said)
+            message = f"no conversation {conversation_id!r}"
+            raise ConversationNotFoundError(message)
 
     def _note(self, said: Archived) -> None:
         if said.away is not None:
             self._failures.note("archive", said.away)
 
     async def _may_be_elsewhere(self, conversation_id: str, said: Archived) -> bool:
-        """Tell whether the back end is to be asked: not for what was deleted, as far as anybody remembers."""
-        if said.is_all or not self._backend.is_asked:
+        """Tell whether the back end is to be asked.
+
+        Not for what was deleted, as far as anybody remembers; and not while the archive cannot be asked, which may have
+        the conversation, and knows what was removed from it.
+        """
+        if said.is_all or said.away is not None or not self._backend.is_asked:
             return False
         return not await self._store.remembers_deletion(conversation_id)
 

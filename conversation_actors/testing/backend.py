@@ -1,9 +1,9 @@
 """The double of a back end: a real HTTP server in this process that keeps what it is sent in memory."""
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from http import HTTPStatus
 from json import JSONDecodeError
 from typing import Any, get_args
@@ -16,6 +16,7 @@ from conversation_actors.backend.models import (
     CONVERSATIONS_PATH,
     DELIVERIES,
     MESSAGES_PATH,
+    MOMENT,
     MOST_ANSWER_BYTES,
     Context,
     ContextAsked,
@@ -57,6 +58,8 @@ class _Kept:
     messages: dict[str, Message] = field(default_factory=dict)
     deliveries: list[Delivery] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
+    told: dict[str, Delivery] = field(default_factory=dict)
+    """By which delivery a message came last."""
 
 
 class BackendDouble:
@@ -162,7 +165,7 @@ class BackendDouble:
             return self._misfit(request, f"{_KEY}: it is missing")
         whose = (delivery.tenant, delivery.conversation_id)
         kept = self._of(*whose)
-        is_late = (*whose, _life(delivery.call_id)) in self._deleted or delivery.at < self._deletions.get(whose, "")
+        is_late = (*whose, delivery.life) in self._deleted or delivery.at <= self._deletions.get(whose, "")
         if key in kept.keys or is_late:
             return web.Response(status=HTTPStatus.NO_CONTENT)
         if key:
@@ -171,6 +174,7 @@ class BackendDouble:
         match delivery:
             case MessageStored(message=message):
                 kept.messages[message.id] = message
+                kept.told[message.id] = delivery
             case MessagesRemoved(ids=ids):
                 for gone in list(kept.messages) if ids is None else ids:
                     kept.messages.pop(gone, None)
@@ -195,11 +199,19 @@ class BackendDouble:
         return _written(Context(context=self.context))
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
-        if (whose := _whose(request)) is None:
-            return self._misfit(request, "conversation_id or tenant is missing")
-        if (gone := self._kept.pop(whose, None)) is not None:
-            self._deleted |= {(*whose, life) for one in gone.deliveries if (life := _life(one.call_id))}
-        self._deletions[whose] = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        whose, before = _whose(request), request.query.get("before", "")
+        if whose is None or not re.fullmatch(MOMENT, before, re.ASCII):
+            return self._misfit(request, "conversation_id, tenant or before is missing or wrong")
+        lives = request.query.getall("life", [])
+        self._deleted |= {(*whose, life) for life in lives}
+        self._deletions[whose] = max(before, self._deletions.get(whose, ""))
+        if (kept := self._kept.get(whose)) is not None:
+
+            def stays(one: Delivery | None) -> bool:
+                return one is not None and one.life not in lives and one.at > before
+
+            kept.messages = {id_: one for id_, one in kept.messages.items() if stays(kept.told.get(id_))}
+            kept.deliveries = [one for one in kept.deliveries if stays(one)]
         return web.Response(status=HTTPStatus.NO_CONTENT)
 
 
@@ -233,11 +245,6 @@ def _whose(request: web.Request) -> tuple[str, str] | None:
     """Return tenant and id of the conversation that is asked for."""
     tenant, conversation_id = request.query.get("tenant"), request.query.get("conversation_id")
     return (tenant, conversation_id) if tenant and conversation_id else None
-
-
-def _life(call_id: str | None) -> str:
-    """Return what the calls of a conversation share, until it is deleted; empty if it is not known."""
-    return (call_id or "").rpartition(".")[0]
 
 
 def _written(answer: WireModel) -> web.Response:

@@ -9,11 +9,11 @@ import asyncio
 import hmac
 import json
 import os
+import re
 import signal
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from aiohttp import web
@@ -27,17 +27,20 @@ PRAGMA synchronous = FULL;
 PRAGMA secure_delete = ON;
 PRAGMA foreign_keys = ON;
 CREATE TABLE IF NOT EXISTS taken (
-    tenant TEXT NOT NULL, conversation_id TEXT NOT NULL, key TEXT NOT NULL, life TEXT NOT NULL,
+    tenant TEXT NOT NULL, conversation_id TEXT NOT NULL, key TEXT NOT NULL,
+    life TEXT NOT NULL, at TEXT NOT NULL,
     PRIMARY KEY (tenant, conversation_id, key)
 );
 CREATE TABLE IF NOT EXISTS messages (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
-    tenant TEXT NOT NULL, conversation_id TEXT NOT NULL, id TEXT NOT NULL, body TEXT NOT NULL,
+    tenant TEXT NOT NULL, conversation_id TEXT NOT NULL, id TEXT NOT NULL,
+    life TEXT NOT NULL, at TEXT NOT NULL, body TEXT NOT NULL,
     UNIQUE (tenant, conversation_id, id)
 );
 CREATE TABLE IF NOT EXISTS happenings (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     tenant TEXT NOT NULL, conversation_id TEXT NOT NULL, call_id TEXT,
+    life TEXT NOT NULL, at TEXT NOT NULL,
     type TEXT NOT NULL, body TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS happenings_of ON happenings (tenant, conversation_id);
@@ -52,7 +55,7 @@ CREATE TABLE IF NOT EXISTS deleted (
     PRIMARY KEY (tenant, conversation_id, life)
 );
 CREATE TABLE IF NOT EXISTS deletions (
-    tenant TEXT NOT NULL, conversation_id TEXT NOT NULL, at TEXT NOT NULL,
+    tenant TEXT NOT NULL, conversation_id TEXT NOT NULL, before TEXT NOT NULL,
     PRIMARY KEY (tenant, conversation_id)
 );
 """
@@ -83,21 +86,23 @@ class Records:
         A delivery comes again if our answer was lost, and a replay may bring an old one at any time. The key is kept in
         the same transaction as what it stands for: so each counts once, also if this program is killed in between.
         """
-        whose, life = Whose(body["tenant"], body["conversation_id"]), life_of(body["call_id"])
+        whose, life, at = Whose(body["tenant"], body["conversation_id"]), body["life"], body["at"]
         with self._database as database:
-            if self._is_late(whose, life, body["at"]):
+            if self._is_late(whose, life, at):
                 return
-            if not database.execute("INSERT OR IGNORE INTO taken VALUES (?, ?, ?, ?)", (*whose, key, life)).rowcount:
+            news = database.execute("INSERT OR IGNORE INTO taken VALUES (?, ?, ?, ?, ?)", (*whose, key, life, at))
+            if not news.rowcount:
                 return
             match body["type"]:
                 case "message.stored":
-                    self._store(whose, body["message"])
+                    self._store(whose, body)
                 case "messages.removed":
                     self._remove(whose, body["ids"])
                 case kind:
                     number = database.execute(
-                        "INSERT INTO happenings (tenant, conversation_id, call_id, type, body) VALUES (?, ?, ?, ?, ?)",
-                        (*whose, body["call_id"], kind, written(body)),
+                        "INSERT INTO happenings (tenant, conversation_id, call_id, life, at, type, body)"
+                        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                        (*whose, body["call_id"], life, at, kind, written(body)),
                     ).lastrowid
                     if kind == "session.recorded":
                         database.executemany(
@@ -108,20 +113,22 @@ class Records:
     def _is_late(self, whose: Whose, life: str, at: str) -> bool:
         """Tell whether something is of a conversation that has been deleted, and not of one that began anew since.
 
-        By its life, if something of that had come; else by the time, for which clocks must be set.
+        By its life, if the deletion has named that; else by the time, for which clocks must be set.
         """
         query = (
             "SELECT EXISTS (SELECT 1 FROM deleted WHERE (tenant, conversation_id, life) = (?, ?, ?))"
-            " OR EXISTS (SELECT 1 FROM deletions WHERE (tenant, conversation_id) = (?, ?) AND at > ?)"
+            " OR EXISTS (SELECT 1 FROM deletions WHERE (tenant, conversation_id) = (?, ?) AND before >= ?)"
         )
         return bool(self._database.execute(query, (*whose, life, *whose, at)).fetchone()[0])
 
-    def _store(self, whose: Whose, message: Body) -> None:
+    def _store(self, whose: Whose, told: Body) -> None:
         """Keep a message behind the others; one that has changed keeps its place."""
+        message = told["message"]
         self._database.execute(
-            "INSERT INTO messages (tenant, conversation_id, id, body) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (tenant, conversation_id, id) DO UPDATE SET body = excluded.body",
-            (*whose, message["id"], written(message)),
+            "INSERT INTO messages (tenant, conversation_id, id, life, at, body) VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (tenant, conversation_id, id)"
+            " DO UPDATE SET life = excluded.life, at = excluded.at, body = excluded.body",
+            (*whose, message["id"], told["life"], told["at"], written(message)),
         )
 
     def _remove(self, whose: Whose, ids: list[str] | None) -> None:
@@ -157,17 +164,22 @@ class Records:
             messages.append(body)
         return f'{{"messages":[{",".join(reversed(messages))}]}}'
 
-    def delete(self, whose: Whose) -> None:
-        """Forget a conversation, and drop what is still on its way of the lives that it has had so far."""
+    def delete(self, whose: Whose, before: str, lives: list[str]) -> None:
+        """Forget what is of these lives of a conversation, or happened not after `before`; and drop what comes of it.
+
+        What is of another life and happened later is a conversation that has begun anew since.
+        """
         with self._database as database:
+            database.executemany("INSERT OR IGNORE INTO deleted VALUES (?, ?, ?)", [(*whose, life) for life in lives])
             database.execute(
-                "INSERT OR IGNORE INTO deleted SELECT DISTINCT tenant, conversation_id, life FROM taken"
-                " WHERE (tenant, conversation_id) = (?, ?) AND life <> ''",
-                whose,
+                "INSERT INTO deletions VALUES (?, ?, ?) ON CONFLICT (tenant, conversation_id)"
+                " DO UPDATE SET before = max(before, excluded.before)",
+                (*whose, before),
             )
-            database.execute("INSERT OR REPLACE INTO deletions VALUES (?, ?, ?)", (*whose, now()))
             for table in ("taken", "messages", "happenings"):
-                database.execute(f"DELETE FROM {table} WHERE (tenant, conversation_id) = (?, ?)", whose)  # noqa: S608
+                gone = f"DELETE FROM {table} WHERE (tenant, conversation_id) = (?, ?)"  # noqa: S608
+                database.execute(f"{gone} AND at <= ?", (*whose, before))
+                database.executemany(f"{gone} AND life = ?", [(*whose, life) for life in lives])
 
     def earlier_calls(self, tenant: str, identity: str) -> list[Body]:
         """Return the records of the last calls somebody was in, in whichever conversation, the oldest first."""
@@ -179,19 +191,9 @@ class Records:
         return [json.loads(body) for (body,) in rows][::-1]
 
 
-def now() -> str:
-    """Return the time as a delivery tells it, so that the two can be compared."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def written(body: Body) -> str:
     """Return JSON as short as it can be; half a surrogate pair, which no file can have, becomes a question mark."""
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(errors="replace").decode()
-
-
-def life_of(call_id: str | None) -> str:
-    """Return what the calls of a conversation share, until it is deleted and begins anew; empty if it is not known."""
-    return (call_id or "").rpartition(".")[0]
 
 
 def without(body: Body, gone: set[str] | None) -> Body:
@@ -222,7 +224,7 @@ def context_of(record: Body) -> str:
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 NULL = type(None)
-WHOSE: Body = {"at": str, "conversation_id": str, "call_id": (str, NULL), "tenant": str}
+WHOSE: Body = {"at": str, "conversation_id": str, "life": str, "call_id": (str, NULL), "tenant": str}
 DELIVERIES: Mapping[str, Body] = {
     "/v1/messages": {"type": {"message.stored"}, "message": {"id": str}},
     "/v1/messages/removed": {"type": {"messages.removed"}, "ids": ([str], NULL)},
@@ -243,6 +245,7 @@ DELIVERIES: Mapping[str, Body] = {
 """Where what happens arrives, and what this server relies on in it. There may be more fields, today or tomorrow."""
 INTERIM: Body = {**WHOSE, "type": {"transcription.interim"}}
 KNOWN = {kind for shape in [*DELIVERIES.values(), INTERIM] for kind in shape["type"]}
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 CONTEXT: Body = {"tenant": str, "identity": (str, NULL)}
 
 
@@ -309,9 +312,10 @@ class Backend:
 
     async def _delete(self, request: web.Request) -> web.StreamResponse:
         """Forget a conversation, also one that is not known: the request may come again."""
-        if (whose := whose_is(request)) is None:
-            return refused(400, "conversation_id or tenant is missing")
-        self._records.delete(whose)
+        whose, before = whose_is(request), request.query.get("before", "")
+        if whose is None or not MOMENT.fullmatch(before):
+            return refused(400, "conversation_id, tenant or before is missing or wrong")
+        self._records.delete(whose, before, request.query.getall("life", []))
         return web.Response(status=204)
 
 

@@ -78,7 +78,7 @@ async def test_each_happening_arrives_at_its_path_with_the_token_and_its_key(dat
     ]  # fmt: skip
     assert backend.tried[1].said == {
         **REMOVED, "type": "messages.removed", "at": "2023-11-14T22:13:23.000Z", "conversation_id": "c",
-        "call_id": "life-c.1", "tenant": TENANT, "seq": 3,
+        "life": "life-c", "call_id": "life-c.1", "tenant": TENANT, "seq": 3,
     }  # fmt: skip
     for arrival in backend.tried:
         assert arrival.headers["Authorization"] == f"Bearer {TOKEN}"

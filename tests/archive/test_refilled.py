@@ -183,28 +183,23 @@ async def test_a_deletion_reaches_all_three(
             await connection.exec_driver_sql("DELETE FROM archive_lives")
 
 
-@pytest.mark.parametrize("create", [True, False])
-async def test_an_archive_that_is_away_keeps_nobody_from_the_back_end(configured: Configure, create: bool) -> None:  # noqa: FBT001
-    """Unless it is required: it may have more."""
-    async with ConversationClient(configured(NOBODY, is_archive_required=True)) as client:
-        with pytest.raises(ArchiveUnavailableError):
-            await client.open(CONVERSATION, create=create)
-    async with ConversationClient(configured(NOBODY)) as client:
-        assert ids(await client.open(CONVERSATION, create=create)) == ["u1", "f1", "o1", "u2"]
-        assert client.failures == {"archive": 1}
-
-
-async def test_nobody_is_told_that_it_is_not_there_while_one_is_away(
+async def test_while_the_archive_is_away_the_back_end_is_not_asked(
     configured: Configure, backend: AskedBackend
 ) -> None:
-    """The one that answers has nothing; the other one may have it."""
-    backend.messages.clear()
-    async with ConversationClient(configured(NOBODY)) as client:
+    """It has what the archive has forgotten: what was removed would come back, and a life that goes on twice."""
+    for required in (True, False):
+        async with ConversationClient(configured(NOBODY, is_archive_required=required)) as client:
+            for wait in (True, False):
+                with pytest.raises(ArchiveUnavailableError):
+                    await client.open(CONVERSATION, create=False, wait=wait)
+            assert client.failures == {}
+    async with ConversationClient(configured(NOBODY, is_archive_required=True)) as client:
         with pytest.raises(ArchiveUnavailableError):
-            await client.open(CONVERSATION, create=False)
-        assert client.failures == {}
+            await client.open(CONVERSATION)
+    async with ConversationClient(configured(NOBODY)) as client:
         assert ids(await client.open(CONVERSATION)) == []
         assert client.failures == {"archive": 1}
+    assert backend.requests == []
 
 
 async def test_it_comes_back_into_redis(server: Server, configured: Configure, database_url: str) -> None:
@@ -239,6 +234,7 @@ async def test_it_comes_back_into_redis(server: Server, configured: Configure, d
 async def test_an_owner_that_lived_through_the_loss_is_asked_first(
     server: Server,
     configured: Configure,
+    database_url: str,
     backend: AskedBackend,
     wait: bool,  # noqa: FBT001
 ) -> None:
@@ -246,7 +242,7 @@ async def test_an_owner_that_lived_through_the_loss_is_asked_first(
     redis = server.client()
     redis.flushall()
     backend.messages.clear()
-    settings = configured(NOBODY).model_copy(update={"redis_url": SecretStr(server.url)})
+    settings = configured(database_url).model_copy(update={"redis_url": SecretStr(server.url)})
     store = open_store(settings)
     async with FakeCluster(store, settings) as cluster:
         clients = [LateClient(cluster, settings) for _ in range(2)]

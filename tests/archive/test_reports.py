@@ -10,7 +10,17 @@ from sqlalchemy import update
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.feed import Feed
 from conversation_actors.archive.retention import Retention
-from conversation_actors.archive.tables import dead_letters, deliveries, feeds, happenings, lives, replays, superseded
+from conversation_actors.archive.tables import (
+    dead_letters,
+    deliveries,
+    feeds,
+    gaps,
+    happenings,
+    lives,
+    pictures,
+    replays,
+    superseded,
+)
 from conversation_actors.archive.writer import Writer
 from conversation_actors.calls.happenings import (
     MESSAGE_STORED,
@@ -21,7 +31,7 @@ from conversation_actors.calls.happenings import (
 from conversation_actors.state import Event, HistoryCleared, ItemsRemoved
 from tests.archive.conftest import TENANT, make_database
 from tests.support.archive_contents import everything, rows
-from tests.support.archive_records import BEGAN, Author
+from tests.support.archive_records import BEGAN, Author, state_of, stored
 from tests.support.archived_calls import (
     IDLE,
     call_events,
@@ -181,6 +191,82 @@ async def test_retention_leaves_a_life_until_the_back_end_has_all_of_it(
     assert await purge() == 1
     for table in (lives, happenings, feeds):
         assert await rows(database, table, table.c[0].name) == []
+
+
+async def fed_and_delivered(database: Database, make_feed: MakeFeed, *, reports: bool = True) -> None:
+    """Read all, and note that the back end has what that came to."""
+    await feed_all(make_feed(reports=reports))
+    await deliver(database)
+
+
+@pytest.mark.parametrize("first", [0, 4])
+async def test_retention_leaves_what_was_read_before_there_was_a_back_end(
+    database: Database, writer: Writer, make_feed: MakeFeed, first: int
+) -> None:
+    """All of it, or what a while without one has left out; another life that it was told from the beginning goes."""
+    await write(writer, *call_events()[:first])
+    await fed_and_delivered(database, make_feed)
+    await write(writer, *call_events()[first:6], first=first + 1)
+    await fed_and_delivered(database, make_feed, reports=False)
+    assert await kept_for(writer)() == 0
+    await write(writer, *call_events()[6:], first=7)
+    await write(writer, *call_events(), name="room-2")
+    await fed_and_delivered(database, make_feed)
+
+    assert await kept_for(writer)() == 1
+    assert await rows(database, lives, "conversation_id") == [(HERE,)]
+
+
+async def test_retention_leaves_what_was_archived_quietly(
+    database: Database, writer: Writer, make_feed: MakeFeed
+) -> None:
+    """As a migration and an import do: nobody is told of it."""
+    await writer.write(HERE, recorded(Author(), call_events()), quietly=True)
+    await fed_and_delivered(database, make_feed)
+
+    assert await kept_for(writer)() == 0
+
+
+async def test_retention_leaves_what_no_entry_has_brought(
+    database: Database, writer: Writer, make_feed: MakeFeed
+) -> None:
+    """A state that was taken over, and what came late into a gap that the feed had passed."""
+    author = Author()
+    records = recorded(author, [says("user", f"u{number}") for number in range(6)])
+    state = state_of(records, window=10)
+    assert await writer.adopt("adopted", stored(author, state), state)
+    await writer.write("late", [records[0], *records[2:]])
+    await fed_and_delivered(database, make_feed)
+    assert await kept_for(writer)() == 0
+    await writer.write("late", [records[1]])
+    await fed_and_delivered(database, make_feed)
+    assert len(await rows(database, gaps, "id")) == 1
+
+    assert await kept_for(writer)() == 0
+
+
+async def test_retention_leaves_a_life_with_pictures(
+    database: Database, writer: Writer, make_feed: MakeFeed, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The back end has references to them; how many lives are kept is told once."""
+    await write(writer, *call_events())
+    await write(writer, *call_events(), name="room-2")
+    await fed_and_delivered(database, make_feed)
+    row = {
+        "tenant": TENANT,
+        "conversation_id": HERE,
+        "digest": "d",
+        "media_type": "image/png",
+        "data": b"",
+        "kept_at": 1,
+    }
+    async with database.writing("testing") as connection:
+        await connection.execute(pictures.insert().values(**row))
+
+    with caplog.at_level("INFO"):
+        assert await kept_for(writer)() == 1
+    assert await rows(database, lives, "conversation_id") == [(HERE,)]
+    assert [one.lives for one in caplog.records if hasattr(one, "lives")] == [1]
 
 
 async def test_retention_leaves_what_is_to_be_sent_once_more(

@@ -29,6 +29,7 @@ class Request:
     headers: Mapping[str, str]
     body: bytes
     connection: int
+    lives: list[str]
 
 
 @dataclass
@@ -51,7 +52,7 @@ class AskedBackend:
         self.requests.append(
             Request(
                 request.method, request.path, dict(request.query), dict(request.headers), await request.read(),
-                request.transport.get_extra_info("peername")[1],
+                request.transport.get_extra_info("peername")[1], request.query.getall("life", []),
             )
         )  # fmt: skip
         if self.answer is not None:

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -144,9 +144,9 @@ class Speaker:
         assert status == 200
         return [(one["id"], one["text"]) for one in body["messages"]]
 
-    async def delete(self, conversation_id: str, *, tenant: str = "") -> None:
-        """Have it forget a conversation."""
-        query = {"conversation_id": conversation_id, "tenant": tenant or self.tenant}
+    async def delete(self, conversation_id: str, *lives: str, before: str = "") -> None:
+        """Have it forget what is of these lives of a conversation, and what happened before; by default, up to now."""
+        query = {"conversation_id": conversation_id, "tenant": self.tenant, "before": before or now(), "life": lives}
         status, _ = await self.ask("DELETE", "/v1/conversations", query=query)
         assert 200 <= status < 300, status
 
@@ -163,7 +163,7 @@ class Speaker:
         method: str,
         path: str,
         *,
-        query: Mapping[str, str] | None = None,
+        query: Mapping[str, str | Sequence[str]] | None = None,
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         fits: bool = True,
@@ -188,13 +188,15 @@ async def speaking(url: str, *, token: str | None = TOKEN, tenant: str = TENANT)
         yield Speaker(session, url, tenant)
 
 
-def _check_parameters(operation: Mapping[str, Any], given: Mapping[str, str]) -> None:
+def _check_parameters(operation: Mapping[str, Any], given: Mapping[str, str | Sequence[str]]) -> None:
     known = {one["name"]: one for one in operation.get("parameters", ())}
     assert set(given) <= set(known), set(given) - set(known)
     assert {name for name, one in known.items() if one.get("required")} <= set(given)
     for name, value in given.items():
         schema = known[name]["schema"]
-        check(schema, int(value) if schema.get("type") == "integer" else value)
+        kind = schema.get("type")
+        told = int(str(value)) if kind == "integer" else list(value) if kind == "array" else value
+        check(schema, told)
 
 
 def _checked_answer(operation: Mapping[str, Any], status: int, read: bytes) -> Any:
@@ -219,8 +221,8 @@ def whose(
 ) -> dict[str, Any]:
     """Return what every delivery has; it happened just now, if `at` does not say otherwise."""
     return {
-        "type": kind, "at": at or now(), "conversation_id": conversation_id, "call_id": f"{life}.1",
-        "tenant": tenant, "seq": next(_numbers),
+        "type": kind, "at": at or now(), "conversation_id": conversation_id, "life": life,
+        "call_id": f"{life}.1", "tenant": tenant, "seq": next(_numbers),
     }  # fmt: skip
 
 

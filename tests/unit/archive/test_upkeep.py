@@ -4,11 +4,13 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from pydantic import SecretStr
 
-from conversation_actors.archive.retention import Retention
+from conversation_actors.archive.retention import Retention, kept_by
 from conversation_actors.archive.upkeep import Chore, Upkeep
 from conversation_actors.errors import ArchiveUnavailableError
 from conversation_actors.failures import Failures
+from conversation_actors.settings import ArchiveSettings, BackendSettings, Settings
 from tests.support.waiting import wait_until
 
 
@@ -79,6 +81,26 @@ class Purging:
         due = [moment for moment in self.active_at if moment < before][:most]
         self.active_at = [moment for moment in self.active_at if moment not in due]
         return len(due)
+
+    async def lacked(self, before: float, destination: str) -> int:
+        """Nothing is lacking."""
+        assert (before, destination) == (100.0, "backend")
+        return 0
+
+
+def test_an_outbox_keeps_what_redis_has() -> None:
+    """A life that goes on after the archive has forgotten it would number its calls anew."""
+    hour = timedelta(hours=1)
+    url = SecretStr("https://backend.example")
+    for instead, retention, kept in (
+        (True, hour, 3 * hour), (True, 9 * hour, 9 * hour), (True, None, None), (False, hour, hour)
+    ):  # fmt: skip
+        settings = Settings(
+            ttl=3 * hour,
+            archive=ArchiveSettings(url=SecretStr("sqlite+aiosqlite:///archive.db"), retention=retention),
+            backend=BackendSettings(url=url, instead=instead),
+        )
+        assert kept_by(settings) == kept
 
 
 async def test_retention_removes_all_that_is_due() -> None:

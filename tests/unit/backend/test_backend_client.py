@@ -5,7 +5,7 @@ import gzip
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -26,6 +26,7 @@ from tests.support.asked_backend import (
 )
 from tests.support.receivers import raw
 
+NOW = datetime(2026, 11, 28, 10, 30, 12, 204_999, tzinfo=timezone(timedelta(hours=1)))
 SHORT = timedelta(milliseconds=300)
 ODD = "a/b?c=d&é☎ %2F#"
 
@@ -65,13 +66,18 @@ async def test_a_conversation_is_deleted_by_its_id() -> None:
     """An answer that is 2xx is enough, whatever it says."""
     async with asked_backend() as backend, asking(backend.url) as client:
         backend.messages[ODD] = [said(1)]
-        await client.delete(ODD)
+        await client.delete(ODD, before=NOW)
         assert ODD not in backend.messages
+        await client.delete(ODD, before=NOW, lives=["l1", "l&2"])
+        first, second = backend.asked("DELETE", "/base/v1/conversations")
+        told = {"conversation_id": ODD, "tenant": "acme", "before": "2026-11-28T09:30:12.204Z"}
+        assert (first.query, first.lives) == (told, [])
+        assert (second.query, second.lives) == ({**told, "life": "l1"}, ["l1", "l&2"])
         backend.answer = answers(200, "no JSON" * 100_000)
-        await client.delete(ODD)
+        await client.delete(ODD, before=NOW)
         backend.answer = answers(404)
         with pytest.raises(BackendUnavailableError, match="answered 404"):
-            await client.delete(ODD)
+            await client.delete(ODD, before=NOW)
 
 
 async def test_context_is_asked_for_what_was_said() -> None:
@@ -90,13 +96,14 @@ async def test_context_is_asked_for_what_was_said() -> None:
 async def test_words_in_progress_are_told() -> None:
     """They are of no call, and at no position."""
     async with asked_backend() as backend, asking(backend.url) as client:
-        await client.transcribed("c", text="where is", identity="ada", language="en", at=1.5)
+        await client.transcribed("c", life="l", text="where is", identity="ada", language="en", at=1.5)
         (request,) = backend.asked("POST", "/base/v1/transcriptions")
     told = json.loads(request.body)
     assert told == {
         "type": "transcription.interim", "at": "1970-01-01T00:00:01.500Z",
-        "conversation_id": "c", "call_id": None, "tenant": "acme", "seq": None,
-        "truncated": False, "item_id": None, "text": "where is", "identity": "ada", "language": "en", "final": False,
+        "conversation_id": "c", "life": "l", "call_id": None, "tenant": "acme",
+        "seq": None, "truncated": False, "item_id": None, "text": "where is", "identity": "ada",
+        "language": "en", "final": False,
     }  # fmt: skip
 
 
@@ -105,7 +112,7 @@ async def test_only_what_is_urgent_uses_a_connection_again() -> None:
     async with asked_backend() as backend, asking(backend.url) as client:
         for _ in range(3):
             await client.context("c", identity=None, text="hello", item_id=None)
-            await client.delete("c")
+            await client.delete("c", before=NOW)
     urgent = {one.connection for one in backend.asked("POST", "/base/v1/context")}
     others = {one.connection for one in backend.asked("DELETE", "/base/v1/conversations")}
     assert (len(urgent), len(others), urgent & others) == (1, 3, set())
@@ -211,7 +218,7 @@ async def test_an_answer_that_breaks_off_is_no_answer(answered: bytes) -> None:
     async with raw(answer) as url, asking(url) as client:
         assert await refused(client) == "closed before the answer was whole"
         with pytest.raises(BackendUnavailableError, match="closed before"):
-            await client.delete("c")
+            await client.delete("c", before=NOW)
 
 
 async def test_nobody_waits_longer_than_the_setting_of_the_question() -> None:
@@ -220,13 +227,13 @@ async def test_nobody_waits_longer_than_the_setting_of_the_question() -> None:
         async with asking(backend.url, recall_timeout=SHORT) as client:
             assert await refused(client) == "no whole answer within 0.3 s"
             with pytest.raises(BackendUnavailableError, match=r"within 0\.3 s"):
-                await client.delete("c")
+                await client.delete("c", before=NOW)
         async with asking(backend.url, context_budget=SHORT) as client:
             with pytest.raises(BackendUnavailableError, match=r"within 0\.3 s"):
                 await client.context("c", identity=None, text="hello", item_id=None)
         async with asking(backend.url, timeout=SHORT) as client:
             with pytest.raises(BackendUnavailableError, match=r"within 0\.3 s"):
-                await client.transcribed("c", text="hello", identity=None, language=None, at=1.5)
+                await client.transcribed("c", life="l", text="hello", identity=None, language=None, at=1.5)
 
 
 async def test_a_name_that_nobody_answers_for_costs_no_more() -> None:

@@ -68,13 +68,14 @@ def test_it_says_what_when_and_whose_in_one_object() -> None:
     told = made(queued({**message(), "tenant": "another", "type": "x", "seq": 1}))
     assert told == {
         **message(), "type": "message.stored", "at": "2023-11-14T22:13:20.500Z", "conversation_id": CONVERSATION,
-        "call_id": "life.1", "tenant": "default", "seq": 7,
+        "life": "life", "call_id": "life.1", "tenant": "default", "seq": 7,
     }  # fmt: skip
 
 
 def test_what_happens_between_calls_is_of_no_call() -> None:
     """Such as a message that is written before anybody comes."""
-    assert made(queued(message(), call_id="life.0"))["call_id"] is None
+    told = made(queued(message(), call_id="life.0"))
+    assert (told["call_id"], told["life"]) == (None, "life")
 
 
 def test_a_long_message_has_no_item_and_a_longer_one_is_cut() -> None:

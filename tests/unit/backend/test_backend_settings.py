@@ -64,6 +64,24 @@ def test_what_cannot_be_a_back_end_is_refused(monkeypatch: pytest.MonkeyPatch, v
     assert TOKEN not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"INSTEAD": "true"}, "instead"),
+        ({"CONTEXT": "true"}, "context"),
+        ({"INTERIM": "true"}, "interim"),
+        ({"URL": "https://backend.example", "REQUIRED": "true", "MESSAGES": "0"}, "required"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str], field: str
+) -> None:
+    """Somebody counts on it."""
+    with pytest.raises(InvalidInputError) as refused:
+        given(monkeypatch, **values)
+    assert refused.value.field == field
+
+
 def test_one_without_tls_is_for_private_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where that was said."""
     assert given(monkeypatch, URL="http://10.0.0.7:8080", PRIVATE_NETWORKS="true").backend.url is not None

@@ -9,7 +9,7 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from tests.support.backend_contract import (
     ReferenceServer,
     Speaker,
     deliveries_of_document,
+    now,
     reference_module,
     removed,
     speaking,
@@ -41,7 +42,7 @@ from tests.support.call_entries import START, Conversation
 pytestmark = pytest.mark.processes
 STRANGE = "Ümläut/../%2F?&=#+ \N{PARTY POPPER} '\";--"
 """An id may have any character."""
-EARLIER = "2020-02-29T09:30:12.204Z"
+EARLIER, LATER = "2020-02-29T09:30:12.204Z", "9020-02-29T09:30:12.204Z"
 SPOKEN = {"started_speaking_at": START, "stopped_speaking_at": START + 2.5}
 Backend = ReferenceServer | BackendDouble
 
@@ -127,30 +128,59 @@ async def test_a_deleted_conversation_stays_deleted_and_may_begin_anew(speaker: 
     """What was still on its way when it was deleted is dropped. It may be deleted again, and need not be known."""
     await speaker.store("c", "a", life="old")
     await speaker.store("d", "a")
-    await speaker.delete("c")
-    await speaker.store("c", "late", life="old")
+    await speaker.delete("c", "old")
+    await speaker.store("c", "late", life="old", at=LATER)
     assert await speaker.messages("c") == []
-    await speaker.store("c", "b", life="new")
+    await speaker.store("c", "b", life="new", at=LATER)
     assert await speaker.messages("c") == [("b", "Hello")]
-    await speaker.delete("c")
-    await speaker.delete("c")
+    for _ in range(2):
+        await speaker.delete("c", "old", "new")
     await speaker.delete("unknown")
     assert await speaker.messages("c") == []
     assert await speaker.messages("d") == [("a", "Hello")]
 
 
 @pytest.mark.parametrize("call", [{}, {"call_id": None}])
-async def test_a_deleted_conversation_stays_deleted_if_nothing_had_come_of_it(
-    speaker: Speaker, call: dict[str, None]
+@pytest.mark.parametrize("lives", [(), ("old", "older")])
+async def test_what_was_deleted_before_anything_had_come_of_it_stays_deleted(
+    speaker: Speaker, call: dict[str, None], lives: tuple[str, ...]
 ) -> None:
-    """What happened before the deletion is dropped, in a call and between two; what happened since is kept."""
-    await speaker.delete("c")
-    late = stored("c", "late", "secret", tenant=speaker.tenant, at=EARLIER)
+    """What is of these lives, or happened before the deletion, is dropped, in a call and between two."""
+    await speaker.delete("c", *lives)
+    at = LATER if lives else EARLIER
+    late = stored("c", "late", "secret", tenant=speaker.tenant, life="old", at=at)
     await speaker.deliver("/v1/messages", {**late, **call})
     assert await speaker.messages("c") == []
-    anew = stored("c", "a", "Hello", tenant=speaker.tenant, life="new")
+    anew = stored("c", "a", "Hello", tenant=speaker.tenant, life="new", at=LATER)
     await speaker.deliver("/v1/messages", {**anew, **call})
     assert await speaker.messages("c") == [("a", "Hello")]
+
+
+async def test_a_deletion_that_is_slow_spares_what_has_begun_anew(speaker: Speaker) -> None:
+    """And an earlier one that comes again takes back nothing of a later one."""
+    moment = now()
+    await speaker.store("c", "a", life="old", at=EARLIER)
+    await speaker.store("c", "b", life="unnamed", at=moment)
+    await speaker.store("c", "c", life="new", at=LATER)
+    await speaker.delete("c", "old", before=moment)
+    assert await speaker.messages("c") == [("c", "Hello")]
+    await speaker.delete("c", before=EARLIER)
+    await speaker.store("c", "d", life="unnamed", at=moment)
+    assert await speaker.messages("c") == [("c", "Hello")]
+
+
+@pytest.mark.parametrize("query", [{}, {"before": "yesterday"}])
+async def test_a_deletion_that_does_not_fit_is_refused(
+    backend: Backend, speaker: Speaker, query: dict[str, str]
+) -> None:
+    """It would delete too much or too little."""
+    await speaker.store("c", "a")
+    whole = {"conversation_id": "c", "tenant": speaker.tenant, **query}
+    status, _ = await speaker.ask("DELETE", "/v1/conversations", query=whole, fits=False)
+    assert status == 400
+    assert await speaker.messages("c") == [("a", "Hello")]
+    if isinstance(backend, BackendDouble):
+        backend.faults.clear()
 
 
 async def test_messages_that_are_too_many_bytes_come_back_from_the_newest_on(
@@ -327,7 +357,7 @@ async def test_a_client_is_answered(client: BackendClient, speaker: Speaker) -> 
     assert found[0].item == delivery["message"]["item"]
     assert [one.id for one in await client.messages(STRANGE, limit=1)] == ["b"]
     assert await client.messages("unknown") == []
-    await client.delete(STRANGE)
+    await client.delete(STRANGE, before=datetime.now(UTC))
     assert await client.messages(STRANGE) == []
     assert await speaker.messages(STRANGE, tenant="other") == [("a", "another's")]
 
@@ -336,7 +366,7 @@ async def test_an_agent_is_answered(client: BackendClient) -> None:
     """It asks for context, and tells what somebody is just saying."""
     assert await client.context("c", identity="ada", text="Hello", item_id=None) == []
     assert await client.context("c", identity=None, text="Hello", item_id="i") == []
-    await client.transcribed("c", text="Hel", identity="ada", language=None, at=1.5)
+    await client.transcribed("c", life="l", text="Hel", identity="ada", language=None, at=1.5)
     assert await client.messages("c") == []
 
 
@@ -395,7 +425,7 @@ async def test_the_reference_server_tells_an_agent_of_the_callers_last_calls(ser
         )
         assert await speaker.context("bob") == []
         assert await speaker.context(None) == []
-        await speaker.delete("c")
+        await speaker.delete("c", str(delivery["life"]))
         assert await speaker.context("ada") == []
 
 

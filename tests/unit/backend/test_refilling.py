@@ -6,7 +6,7 @@ The store is this process's memory; nothing is archived.
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -25,7 +25,7 @@ from conversation_actors.backend.models import Message as Told
 from conversation_actors.client.refilling import state_of
 from conversation_actors.errors import BackendUnavailableError
 from conversation_actors.state import ConversationState, Limits
-from conversation_actors.store import forget_memory
+from conversation_actors.store import forget_memory, open_store
 from tests.support.asked_backend import AskedBackend, answers, asked_backend, backend_settings, called, hang, said
 
 NAME = "refilled"
@@ -165,19 +165,27 @@ async def test_a_back_end_that_does_not_answer_is_gone_without(backend: AskedBac
         assert ids(await client.open("other")) == ["u1"]
 
 
-async def test_what_is_no_item_is_as_good_as_no_answer(backend: AskedBackend) -> None:
-    """Nothing is made of half an answer."""
-    for wrong in (
-        said(2, item={"type": "message"}),
-        said(2, item={"type": "message", "id": "u2", "role": "nobody", "content": "text"}),
-        said(2, item=said(3)["item"]),
-        said(2, item=None, role="nobody"),
-        said(2, item=None, id="\u0000"),
+async def test_what_is_no_item_is_left_out(backend: AskedBackend, caplog: pytest.LogCaptureFixture) -> None:
+    """The others come back; how many are missing is in the log."""
+    for number, wrong in enumerate(
+        (
+            said(2, item={"type": "message"}),
+            said(2, item={"type": "message", "id": "u2", "role": "nobody", "content": "text"}),
+            said(2, item=said(3)["item"]),
+            said(2, item=None, role="nobody"),
+            said(2, item=None, id="\u0000"),
+            said(2, id="v1", item_type="vote", role=None, item={"type": "vote", "id": "v1", "choice": "yes"}),
+        )
     ):
-        backend.messages["c"] = [said(1), wrong]
+        name = f"c{number}"
+        backend.messages[name] = [said(1), wrong, said(4)]
         async with client_of(backend, required=True) as client:
-            with pytest.raises(BackendUnavailableError, match="does not fit"):
-                await client.open("c")
+            assert ids(await client.open(name)) == ["u1", "u4"]
+        assert [one.left_out for one in caplog.records if hasattr(one, "left_out")] == [1]
+        backend.messages[name + "-"] = [wrong]
+        async with client_of(backend, required=True) as client:
+            assert ids(await client.open(name + "-")) == []
+        caplog.clear()
 
 
 async def test_a_deletion_reaches_the_back_end(backend: AskedBackend) -> None:
@@ -191,6 +199,19 @@ async def test_a_deletion_reaches_the_back_end(backend: AskedBackend) -> None:
         with pytest.raises(ConversationNotFoundError):
             await client.open("c", create=False)
     assert backend.messages == {}
+
+
+async def test_a_deletion_says_what_is_deleted(backend: AskedBackend) -> None:
+    """Which life, if there was one, and when it began: what begins anew meanwhile is of another life, and later."""
+    earliest = datetime.now(UTC)
+    async with client_of(backend) as client:
+        handle = await client.open("c")
+        await handle.append(Message(role="user", content="hello"))
+        life = (await open_store(Settings(redis_url=SecretStr(f"memory://{NAME}"))).read("c")).life
+        await client.delete("c")
+    (told,) = backend.asked("DELETE", "/base/v1/conversations")
+    assert told.lives == [life]
+    assert earliest - timedelta(milliseconds=1) <= datetime.fromisoformat(told.query["before"]) <= datetime.now(UTC)
 
 
 async def test_a_deletion_that_the_back_end_did_not_take_is_repeated(backend: AskedBackend) -> None:
@@ -248,13 +269,6 @@ def test_a_message_without_its_item_is_made_of_the_rest() -> None:
 def test_what_was_taken_out_of_the_history_does_not_come_back() -> None:
     """It has no text any more; an empty one is a text."""
     assert window(read(said(1, text=None), said(2, text="", item=None))) == ["u2"]
-
-
-def test_items_of_kinds_that_nobody_knows_yet_come_back() -> None:
-    """As they were."""
-    vote = {"type": "vote", "id": "v1", "created_at": 1.0, "choice": "yes"}
-    state = read(said(1, id="v1", item_type="vote", role=None, text="", item=vote))
-    assert [item.to_item().to_dict() for item in state.window] == [vote]
 
 
 def test_the_bounds_of_a_history_hold() -> None:

@@ -242,9 +242,11 @@ async def test_the_back_end_is_told_what_is_heard_before_it_is_final(talk: Talk)
         await said(running, ASKED)
         (told,) = backend.bodies("/v1/transcriptions")
         assert datetime.fromisoformat(told.pop("at")) <= datetime.now(UTC)
+        assert told["life"]
         assert told == {
             "type": "transcription.interim",
             "conversation_id": "c",
+            "life": running.call.life,
             "call_id": None,
             "tenant": running.call.tenant,
             "seq": None,

@@ -1,4 +1,4 @@
-"""What deliverers of the outbox look for: what is due, and what is to be delivered once more."""
+"""What deliverers of the outbox look for: what is due, what is to be delivered once more, what was told at all."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,8 @@ _NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
-    """Add indexes of what is due and of whose it is, and the table of replays."""
+    """Add indexes of what is due and of whose it is, the table of replays, and from where on a back end is told."""
+    op.add_column("archive_lives", sa.Column("reported_from", _NUMBER))
     op.create_index("archive_deliveries_due", "archive_deliveries", ["destination", "tenant", "next_at"])
     op.create_index("archive_deliveries_conversation", "archive_deliveries", ["tenant", "conversation_id"])
     op.create_table(
