@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 
 from pydantic import ValidationError
 
-from conversation_actors.backend.exchange import Exchange
+from conversation_actors.backend.exchange import Exchange, Question
 from conversation_actors.backend.models import (
     CONTEXT_PATH,
     CONVERSATIONS_PATH,
@@ -74,7 +74,7 @@ class BackendClient:
         query = {"conversation_id": conversation_id, "limit": str(wanted)}
         timeout = self._settings.recall_timeout
         async with self._within(timeout):
-            body = await self._exchange.ask("GET", MESSAGES_PATH, query=query, most_bytes=_MESSAGES_BYTES)
+            body = await self._exchange.ask(Question("GET", MESSAGES_PATH, query, most_bytes=_MESSAGES_BYTES))
             found = (await self._read(Messages, body)).messages
         if len(found) > MOST_MESSAGES:
             what = f"{len(found)} messages; at most {MOST_MESSAGES} are read"
@@ -84,7 +84,7 @@ class BackendClient:
     async def delete(self, conversation_id: str) -> None:
         """Have the back end forget a conversation, also one that it does not know. Waits for `recall_timeout`."""
         async with self._within(self._settings.recall_timeout):
-            await self._exchange.ask("DELETE", CONVERSATIONS_PATH, query={"conversation_id": conversation_id})
+            await self._exchange.ask(Question("DELETE", CONVERSATIONS_PATH, {"conversation_id": conversation_id}))
 
     async def context(
         self, conversation_id: str, *, identity: str | None, text: str, item_id: str | None
@@ -96,10 +96,9 @@ class BackendClient:
         asked = ContextAsked(
             conversation_id=conversation_id, tenant=self._tenant, identity=identity, text=text, item_id=item_id
         )
+        question = Question("POST", CONTEXT_PATH, body=_written(asked), most_bytes=_CONTEXT_BYTES, is_urgent=True)
         async with self._within(self._settings.context_budget):
-            body = await self._exchange.ask(
-                "POST", CONTEXT_PATH, body=_written(asked), most_bytes=_CONTEXT_BYTES, is_urgent=True
-            )
+            body = await self._exchange.ask(question)
             return (await self._read(Context, body)).context
 
     async def transcribed(self, conversation_id: str, *, text: str, identity: str | None, language: str | None) -> None:
@@ -110,7 +109,7 @@ class BackendClient:
             seq=None, item_id=None, text=text, identity=identity, language=language, final=False,
         )  # fmt: skip
         async with self._within(self._settings.timeout):
-            await self._exchange.ask("POST", _TRANSCRIPTIONS_PATH, body=_written(told), is_urgent=True)
+            await self._exchange.ask(Question("POST", _TRANSCRIPTIONS_PATH, body=_written(told), is_urgent=True))
 
     @asynccontextmanager
     async def _within(self, patience: timedelta) -> AsyncIterator[None]:

@@ -3,10 +3,10 @@
 import asyncio
 import ssl
 from collections.abc import Mapping
-from urllib.parse import urlencode, urlsplit
+from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import aiohttp
-from yarl import URL
 
 from conversation_actors.destinations import is_numeric
 from conversation_actors.errors import BackendUnavailableError
@@ -22,11 +22,26 @@ _KEPT = 60.0
 _SUCCESS = range(200, 300)
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request. Of the answer's body `most_bytes` are read; without that, nothing in it means anything.
+
+    An urgent one uses a connection that is there, and is asked twice if the back end had closed that meanwhile.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str] | None = None
+    body: bytes | None = None
+    most_bytes: int | None = None
+    is_urgent: bool = False
+
+
 class Exchange:
     """The way to a back end. Whoever asks bounds the time; what is broken off leaves nothing behind.
 
-    An urgent request uses a connection that is there, and is repeated once if the back end had closed that meanwhile.
-    Any other has a connection of its own: on a used one, a second answer to an earlier request would count as its.
+    What is not urgent has a connection of its own: on a used one, a second answer to an earlier request would count as
+    the answer to this one.
     """
 
     def __init__(
@@ -50,8 +65,7 @@ class Exchange:
     async def prepare(self) -> None:
         """Read what connections need from this machine."""
         if self._trusted is None:
-            trusted = await asyncio.to_thread(ssl.create_default_context)  # reads all authorities of the system
-            self._trusted = self._trusted or trusted
+            self._trusted = await asyncio.to_thread(ssl.create_default_context)  # reads all authorities of the system
 
     async def aclose(self) -> None:
         """Close connections. Idempotent; a later request connects again."""
@@ -62,46 +76,46 @@ class Exchange:
         if resolver is not None:
             await resolver.close()
 
-    async def ask(
-        self, method: str, path: str, *,
-        query: Mapping[str, str] | None = None, body: bytes | None = None, most_bytes: int | None = None,
-        is_urgent: bool = False,
-    ) -> bytes:  # fmt: skip
-        """Return the body of the answer, `most_bytes` at most; nothing without it, after it was seen to be whole.
+    async def ask(self, question: Question) -> bytes:
+        """Return the body of the answer; nothing unless it means something, after it was seen to be whole.
 
-        Raises `BackendUnavailableError`, also for an answer that is longer.
+        Raises `BackendUnavailableError`, also for an answer that is longer than the question allows.
         """
         if is_numeric(self._host) and not self._allow_private and not is_public(self._host):
             raise self._error(REFUSED_ADDRESS.reason)
         await self.prepare()
-        url = URL(self._base + path + (f"?{urlencode(query)}" if query else ""), encoded=True)
         try:
-            try:
-                return await self._once(method, url, body, most_bytes, is_urgent=is_urgent)
-            except aiohttp.ClientConnectorError:
-                raise
-            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                if not is_urgent:
-                    raise
-                return await self._once(method, url, body, most_bytes, is_urgent=True)
-        except TimeoutError:
+            return await self._tried(question)
+        except TimeoutError:  # of whoever asks
             raise
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._error(explained(error, 0.0).reason) from None
 
-    async def _once(
-        self, method: str, url: URL, body: bytes | None, most_bytes: int | None, *, is_urgent: bool
-    ) -> bytes:
-        session = self._session(is_urgent=is_urgent)
-        headers = {} if body is None else {"Content-Type": "application/json"}
-        async with session.request(method, url, data=body, headers=headers, allow_redirects=False) as answer:
+    async def _tried(self, question: Question) -> bytes:
+        """Ask once more if the connection was one that the back end has closed."""
+        try:
+            return await self._once(question)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            if not question.is_urgent:
+                raise
+        return await self._once(question)
+
+    async def _once(self, question: Question) -> bytes:
+        session = self._session(is_urgent=question.is_urgent)
+        headers = {} if question.body is None else {"Content-Type": "application/json"}
+        async with session.request(
+            question.method, self._base + question.path,
+            params=question.query, data=question.body, headers=headers, allow_redirects=False,
+        ) as answer:  # fmt: skip
             if answer.status not in _SUCCESS:
                 reason = f"answered {answer.status}"
                 raise self._error(reason)
             if answer.headers.get("Content-Encoding", "identity") != "identity":
                 reason = "answered with what is compressed"
                 raise self._error(reason)
-            return await self._whole(answer, most_bytes)
+            return await self._whole(answer, question.most_bytes)
 
     async def _whole(self, answer: aiohttp.ClientResponse, most_bytes: int | None) -> bytes:
         bound = _UNREAD if most_bytes is None else most_bytes

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from conversation_actors.archive.extra import REMEDY
@@ -25,6 +26,7 @@ class ClientBackend:
         """Connect to nothing yet."""
         self._settings = settings
         self._client: BackendClient | None = None
+        self._module: ModuleType | None = None
 
     @property
     def is_configured(self) -> bool:
@@ -64,12 +66,13 @@ class ClientBackend:
             await client.aclose()
 
     async def _made(self) -> "BackendClient":
-        if self._client is None:
+        if self._module is None:
             try:
                 # aiohttp takes a while to import, which a client without a back end should not.
-                module = await asyncio.to_thread(import_module, "conversation_actors.backend.client")
+                self._module = await asyncio.to_thread(import_module, "conversation_actors.backend.client")
             except ModuleNotFoundError as error:
                 message = f"the back end needs {error.name}: {REMEDY}"
                 raise ArchiveMisconfiguredError(message) from error
-            self._client = self._client or module.BackendClient(self._settings.backend, self._settings.tenant)
+        if self._client is None:
+            self._client = self._module.BackendClient(self._settings.backend, self._settings.tenant)
         return self._client

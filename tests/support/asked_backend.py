@@ -21,7 +21,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class Request:
-    """One request as it arrived. `connection` tells its connection from others."""
+    """One request as it arrived. `connection` is the port that it came from."""
 
     method: str
     path: str
@@ -47,11 +47,11 @@ class AskedBackend:
 
     async def take(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
-        transport = request.transport
+        assert request.transport is not None
         self.requests.append(
             Request(
                 request.method, request.path, dict(request.query), dict(request.headers), await request.read(),
-                id(transport),
+                request.transport.get_extra_info("peername")[1],
             )
         )  # fmt: skip
         if self.answer is not None:

@@ -106,7 +106,9 @@ async def test_only_what_is_urgent_uses_a_connection_again() -> None:
         for _ in range(3):
             await client.context("c", identity=None, text="hello", item_id=None)
             await client.delete("c")
-    assert len({one.connection for one in backend.asked("POST", "/base/v1/context")}) == 1
+    urgent = {one.connection for one in backend.asked("POST", "/base/v1/context")}
+    others = {one.connection for one in backend.asked("DELETE", "/base/v1/conversations")}
+    assert (len(urgent), len(others), urgent & others) == (1, 3, set())
 
 
 async def test_a_connection_that_was_closed_meanwhile_is_no_failure() -> None:

@@ -193,14 +193,16 @@ async def test_a_deletion_reaches_the_back_end(backend: AskedBackend) -> None:
 
 
 async def test_a_deletion_that_the_back_end_did_not_take_is_repeated(backend: AskedBackend) -> None:
-    """What is deleted does not come back meanwhile, though the back end has it."""
+    """What is deleted does not come back meanwhile, though the back end has it; nor is it asked for that."""
     backend.messages["c"] = [said(1)]
-    async with client_of(backend) as client:
+    async with client_of(backend, required=True) as client:
         await client.open("c")
         backend.answer = answers(503)
         for _ in range(2):
             with pytest.raises(BackendUnavailableError):
                 await client.delete("c")
+        with pytest.raises(ConversationNotFoundError):
+            await client.open("c", create=False)
         backend.answer = None
         with pytest.raises(ConversationNotFoundError):
             await client.open("c", create=False)

@@ -111,3 +111,10 @@ def test_a_wrong_setting_is_refused_before_anything_starts(monkeypatch: pytest.M
     monkeypatch.setenv("CONVERSATION_ARCHIVE_TIMEOUT", "soon")
     with pytest.raises(InvalidInputError, match="timeout"), archiver_beside(["--head"]):
         pytest.fail("it begins")
+
+
+def test_a_back_end_without_an_archive_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing would ever be sent to it."""
+    monkeypatch.setenv("CONVERSATION_BACKEND_URL", "https://backend.example")
+    with pytest.raises(InvalidInputError, match=URL), archiver_beside(["--head"]):
+        pytest.fail("it begins")

@@ -282,13 +282,12 @@ async def test_names_that_nobody_answers_for_keep_nobody_else_waiting() -> None:
         asyncio.run_coroutine_threadsafe(release.wait(), loop).result()
         return ["127.0.0.1"]
 
-    async with receiving() as receiver:
-        async with Sender(timeout=SHORT, allow_private=True, lookup=hanging) as slow:
-            parcel = signed("https://slow.example/")
-            tries = [asyncio.create_task(slow.send(parcel)) for _ in range(50)]
-            assert await sent(receiver.url.replace("127.0.0.1", "localhost")) is None
-            assert {await one for one in tries} == {Refusal("no whole answer within 0.3 s")}
-            release.set()
+    async with receiving() as receiver, Sender(timeout=SHORT, allow_private=True, lookup=hanging) as slow:
+        parcel = signed("https://slow.example/")
+        tries = [asyncio.create_task(slow.send(parcel)) for _ in range(50)]
+        assert await sent(receiver.url.replace("127.0.0.1", "localhost")) is None
+        assert {await one for one in tries} == {Refusal("no whole answer within 0.3 s")}
+        release.set()
     assert asked == 1
 
 
