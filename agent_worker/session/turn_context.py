@@ -8,7 +8,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 from livekit.agents import Agent, AgentSession
 from livekit.agents.llm import LLM, ChatContext, ChatItem, ChatMessage
@@ -75,7 +75,7 @@ class TurnContexts:
             chat_ctx.insert(
                 ChatMessage(
                     role="system",
-                    content=["\n".join(texts)],
+                    content=[_cut("\n".join(texts))],
                     created_at=message.created_at,
                     extra={MARK: True},
                 )
@@ -96,7 +96,7 @@ class TurnContexts:
             finally:
                 for task in tasks:
                     task.cancel()  # nothing, if it is done
-        return _fitting(text for source, task in asked for text in source.taken(task))
+        return [text for source, task in asked for text in source.taken(task)]
 
 
 class _Asked:
@@ -136,7 +136,7 @@ class _Asked:
         return [text for text in await self._source.context(turn) if text.strip()]
 
 
-def is_turn_context(item: ChatItem) -> bool:
+def is_turn_context(item: ChatItem) -> TypeGuard[ChatMessage]:
     """Tell whether an item is of one turn, and is to be kept by nobody."""
     return item.type == "message" and MARK in item.extra
 
@@ -162,22 +162,16 @@ def without_turn_context(chat_ctx: ChatContext) -> ChatContext:
     return ChatContext([item for item in chat_ctx.items if not is_turn_context(item)])
 
 
-def takes_context(session: AgentSession[Any]) -> bool:
-    """Tell whether the agent that has the word answers from a turn's own context: a realtime model has its own."""
-    own = session.current_agent.llm
-    return isinstance(own if is_given(own) else session.llm, LLM)
+def takes_context(agent: Agent, session: AgentSession[Any]) -> bool:
+    """Tell whether an agent answers from a turn's own context: a realtime model has one of its own."""
+    return isinstance(agent.llm if is_given(agent.llm) else session.llm, LLM)
 
 
-def _fitting(texts: Iterable[str]) -> list[str]:
-    """Return as many of the texts as may be added to a turn; the one that is too much is cut."""
-    left, fitting = MOST_CHARACTERS, []
-    for text in texts:
-        if len(text) > left:
-            logger.warning("the context of a turn is too long, and was cut", extra={"characters": MOST_CHARACTERS})
-            return [*fitting, text[:left]]
-        fitting.append(text)
-        left -= len(text)
-    return fitting
+def _cut(text: str) -> str:
+    """Return as much of a text as may be added to a turn."""
+    if len(text) > MOST_CHARACTERS:
+        logger.warning("the context of a turn is too long, and was cut", extra={"characters": len(text)})
+    return text[:MOST_CHARACTERS]
 
 
 def _look(task: "asyncio.Task[list[str]]") -> None:

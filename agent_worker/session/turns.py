@@ -132,7 +132,7 @@ class Turns:
             self._notes.complete_turn(getattr(message, "text_content", None) or "")
             self._completing += 1
             try:
-                await self._add_context(named.get("turn_ctx", arguments[0] if arguments else None), message)
+                await self._add_context(agent, named.get("turn_ctx", arguments[0] if arguments else None), message)
                 await decide(*arguments, **named)
             except Exception:
                 self._notes.refuse_turn()
@@ -144,11 +144,11 @@ class Turns:
         setattr(decided, _WATCHED, self)
         agent.on_user_turn_completed = decided  # type: ignore[method-assign]  # on this instance: there is no event
 
-    async def _add_context(self, turn_ctx: object, message: object) -> None:
+    async def _add_context(self, agent: Agent, turn_ctx: object, message: object) -> None:
         """Tell the agent what others know, if they say it in time."""
         if self._contexts is None or not isinstance(turn_ctx, ChatContext) or not isinstance(message, ChatMessage):
             return
-        if takes_context(self._session):
+        if takes_context(agent, self._session):
             await self._contexts.add(turn_ctx, message)
 
     def _keep_context_out(self, agent: Agent) -> None:

@@ -190,16 +190,20 @@ class ConversationClient:
         """
         conversation_id = check_id(conversation_id, "conversation_id")
         await self._check_rights()
-        is_found = await self._reviver().find(conversation_id, create=create, wait=wait)
-        if not wait and (shown := await self._open_stored(conversation_id, create=create)) is not None:
+        found = await self._reviver().find(conversation_id, create=create, wait=wait)
+        if (
+            not wait
+            and found.said is None
+            and (shown := await self._open_stored(conversation_id, create=create)) is not None
+        ):
             return shown
-        if not create and not is_found:
+        if not create and not found.is_anywhere:
             message = f"no conversation {conversation_id!r}"
             raise ConversationNotFoundError(message)
         await self.join_cluster()
         owner = self._owner(conversation_id)
         try:
-            _, view = await self._reviver().open(owner, conversation_id, create=create, is_found=is_found)
+            _, view = await self._reviver().open(owner, conversation_id, create=create, found=found)
             self._connected_store()  # closed meanwhile, nobody would close the handle
         except BaseException:
             await owner.aclose()

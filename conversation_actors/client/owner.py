@@ -28,6 +28,7 @@ from conversation_actors.errors import (
     ActivationLostError,
     ClusterUnavailableError,
     ConversationError,
+    ConversationNotFoundError,
     OwnerFailedError,
     RetryableError,
 )
@@ -108,6 +109,21 @@ class RemoteOwner:
         if opened.was_ready is not None:
             self._port.note_start(opened.info, was_ready=opened.was_ready)
         return opened.info, opened.view
+
+    async def open_running(self) -> tuple[ActivationInfo, View] | None:
+        """Have the owner that runs now show its state; None if none runs, or it has none.
+
+        Starts none, unless that one dies meanwhile.
+        """
+        try:
+            if await self._port.find() is None:
+                return None
+        except ClusterUnavailableError as error:  # `open` waits until it can be asked
+            self._absence.tell(error)
+        try:
+            return await self.open(create=False)
+        except ConversationNotFoundError:
+            return None
 
     async def confirm(self) -> None:
         """Return if owners can be asked for at all. Raises the `ConversationError` for which they cannot."""

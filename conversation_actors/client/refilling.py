@@ -43,8 +43,6 @@ class Refill:
         False if the store has it, or a tombstone of it, or if the back end has nothing that can be used. Of several who
         do this at once, one does it. Raises `BackendUnavailableError` and `StoreUnavailableError`.
         """
-        if not self._backend.is_asked or await self._store.remembers_deletion(conversation_id):
-            return False
         found = await self._backend.messages(conversation_id)
         if not found:
             return False

@@ -21,7 +21,7 @@ from conversation_actors.settings import ArchiveSettings
 from conversation_actors.state import Limits
 from conversation_actors.store import forget_memory, open_store
 from tests.support.asked_backend import AskedBackend, answers, asked_backend, backend_settings, called, said
-from tests.support.fakes import CONVERSATION, FakeCluster
+from tests.support.fakes import CONVERSATION, FakeCluster, until
 from tests.support.late_client import LateClient
 from tests.support.servers import Server
 
@@ -232,4 +232,37 @@ async def test_it_comes_back_into_redis(server: Server, configured: Configure, d
         finally:
             for one in clients:
                 await one.aclose()
+    await store.aclose()
+
+
+@pytest.mark.parametrize("wait", [True, False])
+async def test_an_owner_that_lived_through_the_loss_is_asked_first(
+    server: Server,
+    configured: Configure,
+    backend: AskedBackend,
+    wait: bool,  # noqa: FBT001
+) -> None:
+    """It knows what nobody has told the back end yet: another life beside its own would be the end of that."""
+    redis = server.client()
+    redis.flushall()
+    backend.messages.clear()
+    settings = configured(NOBODY).model_copy(update={"redis_url": SecretStr(server.url)})
+    store = open_store(settings)
+    async with FakeCluster(store, settings) as cluster:
+        clients = [LateClient(cluster, settings) for _ in range(2)]
+        try:
+            for one in clients:
+                one.may_join.set()
+            handle = await clients[0].open(CONVERSATION)
+            await handle.append(say(1))
+            backend.messages[CONVERSATION] = [said(1)]
+            redis.flushall()
+            again = await clients[1].open(CONVERSATION, create=False, wait=wait)
+            await again.append(say(2))
+            assert ids(again) == ["m1", "m2"]
+            await until(lambda: ids(handle) == ["m1", "m2"])
+        finally:
+            for one in clients:
+                await one.aclose()
+    redis.close()
     await store.aclose()

@@ -159,7 +159,8 @@ async def test_a_back_end_that_does_not_answer_is_gone_without(backend: AskedBac
         for wait in (True, False):
             with pytest.raises(BackendUnavailableError):
                 await client.open("other", wait=wait)
-        backend.answer = None
+    backend.answer = None
+    async with client_of(backend, required=True) as client:
         backend.messages["other"] = [said(1)]
         assert ids(await client.open("other")) == ["u1"]
 

@@ -5,16 +5,17 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from livekit import rtc
-from livekit.agents import Agent, ConversationItemAddedEvent, stt
-from livekit.agents.llm import AgentHandoff, ChatContext, ChatMessage
+from livekit.agents import Agent, stt
+from livekit.agents.llm import ChatContext, ChatMessage
 from livekit.agents.voice.io import AudioInput
 from livekit.plugins import deepgram
 
 from agent_worker.call import backend as call_backend
+from agent_worker.call.linking import Linking
 from agent_worker.offline import OfflineServer
 from agent_worker.offline.script import ChatRequest, Reply, text_of
 from agent_worker.session.turn_context import is_turn_context
@@ -28,7 +29,6 @@ from tests.support.sessions.fake_conversation import FunctionScript
 from tests.support.sessions.fake_room import FakeParticipant, FakeRoom
 from tests.support.sessions.fakes_call import World
 from tests.support.sessions.fakes_realtime import FakeRealtime
-from tests.support.sessions.room_io import FakeRoomIO
 
 ASKED = "Where is my order?"
 SHORT = 0.02
@@ -111,12 +111,15 @@ def model() -> Model:
 
 
 @pytest.fixture
-def talk(answer: Answer, world: World, model: Model) -> Talk:
-    """Have a listener answer a call that has a back end."""
+def talk(answer: Answer, world: World, model: Model, monkeypatch: pytest.MonkeyPatch) -> Talk:
+    """Have a listener answer a call that has a back end, and listen to Alice."""
+    alice = FakeParticipant("alice")
+    # no room is real here, in which LiveKit would link her
+    monkeypatch.setattr(Linking, "linked", alice)
 
     @asynccontextmanager
     async def talking(backend: BackendSettings, agent: Agent | None = None) -> AsyncIterator[Running]:
-        world.backend, alice = backend, FakeParticipant("alice")
+        world.backend = backend
         async with (
             OfflineServer(FunctionScript(model)) as server,
             answer(
@@ -128,15 +131,7 @@ def talk(answer: Answer, world: World, model: Model) -> Talk:
             ) as running,
         ):
             running.session.update_options(endpointing_opts={"min_delay": 0.0, "max_delay": 0.05})
-            room_io = FakeRoomIO({})
-            room_io.linked_participant = alice
-            running.session._room_io = cast("Any", room_io)
-            # what a session with a room tells when it starts
-            running.session.emit(
-                "conversation_item_added", ConversationItemAddedEvent(item=AgentHandoff(new_agent_id="a"))
-            )
             yield running
-            running.session._room_io = None
 
     return talking
 

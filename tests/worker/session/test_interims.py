@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 
 import pytest
-from livekit.agents import AgentSession, UserInputTranscribedEvent
+from livekit.agents import AgentSession, LanguageCode, UserInputTranscribedEvent
 
 from agent_worker.failures import Failures
 from agent_worker.offline import OfflineServer
@@ -77,7 +77,8 @@ def begin(session: AgentSession[None], taker: Taker) -> Begin:
 
 def hear(session: AgentSession[None], text: str, *, final: bool = False) -> None:
     """The recogniser understands something."""
-    session.emit("user_input_transcribed", UserInputTranscribedEvent(transcript=text, is_final=final, language="en"))
+    heard = UserInputTranscribedEvent(transcript=text, is_final=final, language=LanguageCode("en"))
+    session.emit("user_input_transcribed", heard)
 
 
 async def test_what_is_heard_is_told_with_who_says_it(session: AgentSession[None], begin: Begin, taker: Taker) -> None:

@@ -116,10 +116,9 @@ async def test_who_does_not_give_up_is_left_alone_until_then() -> None:
     """Turns go on without, and no questions pile up."""
     slow, failures = Slow(is_deaf=True), Failures()
     contexts = TurnContexts([slow], budget=SOON, failures=failures)
-    for _ in range(3):
-        assert await added(contexts) == []
-    assert (slow.asked, failures.counts) == (1, {"context": 3})
+    told = [await added(contexts) for _ in range(3)]
     slow.may_end.set()
+    assert (told, slow.asked, failures.counts) == ([[], [], []], 1, {"context": 3})
     await turns()
     assert await added(contexts) == []
     assert (slow.asked, failures.counts) == (2, {"context": 3})
@@ -129,14 +128,13 @@ async def test_each_failure_is_counted_and_an_outage_is_told_once(caplog: pytest
     """Without a word of what somebody said."""
     source, failures = Known("Order 42."), Failures()
     contexts = TurnContexts([source], budget=PATIENT, failures=failures)
-    source.error = ValueError("Order 42")
     with caplog.at_level(logging.WARNING):
         for error in (ValueError("Order 42"), KeyError("Order 42"), RuntimeError("Order 42")):
             source.error = error
             assert await added(contexts) == []
     assert failures.counts == {"context": 3}
     (told,) = caplog.records
-    assert "42" not in str(vars(told))
+    assert "Order" not in str(vars(told))
     source.error = None
     assert await added(contexts) == ["Order 42."]
 
@@ -154,11 +152,8 @@ async def test_a_turn_that_is_broken_off_asks_no_longer() -> None:
 
 async def test_too_much_is_cut() -> None:
     """A model's context has an end."""
-    contexts = TurnContexts([Known("a" * MOST_CHARACTERS, "b")], budget=PATIENT, failures=Failures())
-    assert await added(contexts) == ["a" * MOST_CHARACTERS]
     contexts = TurnContexts([Known("a", "b" * MOST_CHARACTERS, "c")], budget=PATIENT, failures=Failures())
-    (text,) = await added(contexts)
-    assert text == "a\n" + "b" * (MOST_CHARACTERS - 1)
+    assert await added(contexts) == ["a\n" + "b" * (MOST_CHARACTERS - 2)]
 
 
 async def test_a_speaker_that_is_not_known_costs_no_turn() -> None:
@@ -255,7 +250,7 @@ async def test_an_agent_that_is_made_from_a_turn_keeps_nothing_of_it(started: St
     def hand_over(turn_ctx: ChatContext) -> None:
         made.append(Keeping(turn_ctx))
         assert len(kept(made[0])) == 1
-        assert "Order 42." not in [one.item.text_content for one in brought_into(made[0].chat_ctx.items, ()) if one]
+        assert "Order 42." not in str(brought_into(made[0].chat_ctx.items, ()))
         sessions[0].update_agent(made[0])
 
     async with started(Keeping(do=hand_over), Known("Order 42.")) as session:
