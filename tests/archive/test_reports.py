@@ -5,8 +5,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import update
 
+from conversation_actors.archive import service
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.feed import Feed
 from conversation_actors.archive.retention import Retention
@@ -22,13 +24,16 @@ from conversation_actors.archive.tables import (
     superseded,
 )
 from conversation_actors.archive.writer import Writer
+from conversation_actors.calls import REPORTS
 from conversation_actors.calls.happenings import (
     MESSAGE_STORED,
     MESSAGES_REMOVED,
     SESSION_RECORDED,
     TRANSCRIPTION_FINAL,
 )
+from conversation_actors.settings import BackendSettings
 from conversation_actors.state import Event, HistoryCleared, ItemsRemoved
+from conversation_actors.store import Store
 from tests.archive.conftest import TENANT, make_database
 from tests.support.archive_contents import everything, rows
 from tests.support.archive_records import BEGAN, Author, state_of, stored
@@ -43,6 +48,8 @@ from tests.support.archived_calls import (
     says,
     told_data,
 )
+from tests.support.archiving import Author as Owner
+from tests.support.archiving import archive_settings
 
 HERE, BACKEND = "room-1", "backend"
 LATER = BEGAN + 1e7
@@ -323,3 +330,23 @@ async def test_without_such_a_back_end_retention_waits_for_nobody(
 
     assert await kept_for(writer, None)() == 1
     assert await rows(database, happenings, "id") == []
+
+
+@pytest.mark.parametrize("instead", [True, False])
+async def test_an_archiver_tells_a_back_end_if_there_is_one_and_keeps_for_it_what_it_lacks(
+    store: Store, database: Database, redis_url: str, database_url: str, *, instead: bool
+) -> None:
+    """If the back end is the record; else retention waits for nobody."""
+    archiving = archive_settings(redis_url, database_url, retention=timedelta(milliseconds=1))
+    url = SecretStr("https://backend.example")
+    settings = archiving.model_copy(update={"backend": BackendSettings(url=url, instead=instead)})
+    quiet, told = await Owner.of(store, "quiet"), await Owner.of(store, "told")
+    await quiet.say(1)
+    await service.run_once(archiving, program="tests")
+    await told.say(1)
+    await service.run_once(settings, program="tests")
+    names = [name for kind, name in await rows(database, happenings, "type", "conversation_id") if kind in REPORTS]
+    assert set(names) == {"told"}
+
+    await service.run_once(settings, program="tests")
+    assert [name for (name,) in await rows(database, lives, "conversation_id") if name == "told"] == ["told"] * instead
