@@ -92,7 +92,7 @@ async def asked_backend(
 
 def backend_settings(url: str, **values: Any) -> BackendSettings:
     """Return settings that let this back end be reached, and wait for it for long."""
-    patient = timedelta(seconds=20)
+    patient = timedelta(seconds=120)
     chosen = {
         "private_networks": True, "timeout": patient, "recall_timeout": patient, "context_budget": patient,
         "token": SecretStr(TOKEN), **values,
