@@ -11,6 +11,7 @@ from agent_worker.failures import Failures
 from agent_worker.offline import OfflineServer
 from agent_worker.session.interims import Interim, Interims
 from agent_worker.timing import Timing
+from conversation_actors.backoff import Backoff
 from tests.support.fakes import turns, until
 from tests.worker.conftest import SessionFactory
 
@@ -156,6 +157,30 @@ async def test_while_nobody_takes_them_nothing_waits(session: AgentSession[None]
         await asyncio.sleep(0)
     await turns()
     assert taker.texts == ["Where"]
+    interims.stop()
+
+
+async def test_what_was_heard_in_a_pause_is_old(
+    session: AgentSession[None], begin: Begin, taker: Taker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told to nobody when the pause is over; what is heard then is."""
+    is_paused, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(_backoff: Backoff) -> None:
+        is_paused.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(Backoff, "wait", wait)
+    interims, taker.error = begin(), OSError()
+    hear(session, "Where")
+    await is_paused.wait()
+    taker.error = None
+    hear(session, "Where is")
+    go_on.set()
+    await turns()
+    assert taker.texts == ["Where"]
+    hear(session, "Where is my")
+    await until(lambda: taker.texts == ["Where", "Where is my"])
     interims.stop()
 
 
