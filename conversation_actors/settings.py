@@ -247,6 +247,7 @@ class BackendSettings(SettingsGroup):
     """A back end of your own, by HTTP (``CONVERSATION_BACKEND_…``): see docs/backend.md. It needs the archive.
 
     Example:
+        archive = ArchiveSettings(url=SecretStr("sqlite+aiosqlite:///outbox.db"))
         Settings(archive=archive, backend=BackendSettings(url=SecretStr("https://backend.internal"), messages=50))
     """
 

@@ -42,7 +42,7 @@ class BackendClient:
     its document. None waits longer than its setting, names and connections included. All may be cancelled at any time.
 
     Example:
-        async with BackendClient(settings.backend, settings.tenant) as backend:
+        async with backend_double() as double, BackendClient(double.settings, "default") as backend:
             for message in await backend.messages("support-42"):
                 print(message.role, message.text)
     """

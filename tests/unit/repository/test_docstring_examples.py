@@ -14,15 +14,18 @@ from pydantic import SecretStr
 import conversation_actors
 from conversation_actors import ConversationClient, ConversationHandle, Heartbeats, Item
 from conversation_actors.archive.database import Database
-from conversation_actors.testing import crash, local_client
+from conversation_actors.backend.client import BackendClient
+from conversation_actors.testing import backend_double, crash, local_client
 from tests.support.docstring_examples import DocstringExample, docstring_examples, examples_in
 
 MAX_LINES = 12
 """A longer one is a program, and belongs into `examples/`."""
 _NAMES: dict[str, Any] = {
     **{name: getattr(conversation_actors, name) for name in conversation_actors.__all__},
+    "BackendClient": BackendClient,
     "SecretStr": SecretStr,
     "UTC": UTC,
+    "backend_double": backend_double,
     "crash": crash,
     "datetime": datetime,
     "local_client": local_client,

@@ -58,6 +58,7 @@ PUBLIC_NAMES = {
     "FunctionCall",
     "FunctionCallOutput",
     "ArchiveSettings",
+    "BackendSettings",
     "HistoryLimits",
     "Item",
     "Lag",
