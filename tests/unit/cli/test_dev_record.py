@@ -448,7 +448,7 @@ def a_stack(
 ) -> tuple[dev._Stack, dev._Signals]:
     """Return what a `dev` starts beside a Redis that is not its own, without any process but an archive's."""
     monkeypatch.setattr(dev, "RayHead", lambda **_: Head())
-    monkeypatch.setattr(dev, "_check_redis", lambda: asyncio.sleep(0))
+    monkeypatch.setattr(dev, "_check_redis", lambda _: asyncio.sleep(0))
     monkeypatch.setattr(dev, "archive_for", lambda *_: asyncio.sleep(0, archive))
     file = DevFile.take(directory)
     assert file is not None
