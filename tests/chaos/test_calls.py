@@ -68,7 +68,7 @@ async def test_fault_in_what_is_told_is_found(tmp_path: Path, name: str) -> None
     mutant = MUTANTS[name]
     package = mutant.plant(tmp_path / "mutant")
     for _ in range(HISTORIES):
-        arguments = ("--calls", "24", "--patience", "20", "--kinds", *mutant.kinds)
+        arguments = ("--calls", "60", "--patience", "20", "--kinds", *mutant.kinds)
         _, said = await played(tmp_path, *arguments, package=package, seconds=280)
         if "\n    violation: " in said:
             return

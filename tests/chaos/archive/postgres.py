@@ -53,15 +53,15 @@ class HurtPostgres:
             )
 
     @asynccontextmanager
-    async def held(self, table: str, seconds: float) -> AsyncIterator[bool]:
+    async def held(self, table: str, seconds: float, *, mode: str = "ACCESS EXCLUSIVE") -> AsyncIterator[bool]:
         """Lock a table, and wait so long for a statement of an archiver that waits for it; tell whether one does.
 
-        The statement goes on when the block ends.
+        The statement goes on when the block ends. In the `mode` ``EXCLUSIVE`` none waits that only reads.
         """
         connection = await self._connect()
         try:
             async with connection.transaction():
-                await connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+                await connection.execute(f"LOCK TABLE {table} IN {mode} MODE")
                 yield await self._is_waited_for(connection, table, seconds)
         except psycopg.OperationalError:  # the block has ended this connection too
             pass

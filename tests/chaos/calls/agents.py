@@ -121,12 +121,19 @@ class Agent:
             )
         )
 
-    async def die_writing(self, items: Sequence[Item], *, after: float) -> None:
-        """Die so long after the agent has begun to write: whether that is stored, whoever follows finds out."""
+    async def die_writing(
+        self, items: Sequence[Item], *, after: float, together_with: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Die so long after the agent has begun to write: whether that is stored, whoever follows finds out.
+
+        What was sent may arrive much later. `together_with` kills somebody else at the same time.
+        """
         writing = asyncio.create_task(self.record(*items) if len(items) > 1 else self.write(*items))
         with suppress(TimeoutError):
             async with asyncio.timeout(after):
                 await asyncio.shield(writing)
+        if together_with is not None:
+            await together_with()
         writing.cancel()
         with suppress(asyncio.CancelledError, ConversationError):
             await writing

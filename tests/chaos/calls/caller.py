@@ -123,13 +123,20 @@ class Caller:
         fatal = self._dice.randrange(len(steps)) if self._perhaps(0.2) else None
         for number, items in enumerate(steps):
             if number == fatal:
-                await agent.die_writing(items, after=self._dice.uniform(0, _WRITE_SECONDS))
+                await self._die(agent, items)
                 agent, missing = await self._followed(agent)
-                items = [item for item in items if item.id in missing]  # noqa: PLW2901  # said by the successor
+                items = [  # noqa: PLW2901  # the successor does not know how the dead one called them
+                    item.model_copy(update={"id": f"{item.id}.again"}) for item in items if item.id in missing
+                ]
             if items:
                 await (agent.record(*items) if self._perhaps(0.5) else agent.write(*items))
                 self._happened(items)
         return agent
+
+    async def _die(self, agent: Agent, items: Sequence[Item]) -> None:
+        """Have an agent die while it writes, and the owner with it now and then, as when a machine is lost."""
+        with_owner = self._owners.kill if self._perhaps(0.4) else None
+        await agent.die_writing(items, after=self._dice.uniform(0, _WRITE_SECONDS), together_with=with_owner)
 
     async def _followed(self, dead: Agent) -> tuple[Agent, set[str]]:
         """Have a successor take the call of an agent that has died; return it, and what the dead one did not store.

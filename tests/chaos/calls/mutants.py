@@ -39,7 +39,7 @@ MUTANTS = {
         "state/decisions.py",
         "    if lease is not None:\n        _check_lease(state, lease)\n",
         "",
-        ("redis_paused", "answers_lost"),
+        ("owner_killed", "answers_lost"),
     ),
     "where the feed has read to is stored before what it tells": Mutant(
         "archive/feed.py",

@@ -146,7 +146,8 @@ class Nemesis:
     async def _killed_in_statement(self) -> None:
         """Kill everybody who writes, while a statement waits: what was committed before it stays, and nothing else."""
         assert self._postgres is not None
-        async with self._postgres.held(self._dice.choice(TABLES), _STATEMENT_SECONDS) as is_waited_for:
+        table = self._dice.choice(TABLES)
+        async with self._postgres.held(table, _STATEMENT_SECONDS, mode="EXCLUSIVE") as is_waited_for:
             self.counts["in a statement"] += is_waited_for
             self._archivers.kill(*self._archivers.running)
             self._deliverers.kill(*self._deliverers.running)
