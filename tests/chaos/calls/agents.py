@@ -128,7 +128,7 @@ class Agent:
 
         What was sent may arrive much later. `together_with` kills somebody else at the same time.
         """
-        writing = asyncio.create_task(self.record(*items) if len(items) > 1 else self.write(*items))
+        writing = asyncio.create_task(self.record(*items))  # what waits here is sent later, if it can be
         with suppress(TimeoutError):
             async with asyncio.timeout(after):
                 await asyncio.shield(writing)

@@ -35,12 +35,6 @@ MUTANTS = {
         '        elif role == AGENT_LEASE and "ended" in fields and self.state.number % 2:\n',
         ("owner_killed",),
     ),
-    "what a dead agent was writing is taken after it was followed": Mutant(
-        "state/decisions.py",
-        "    if lease is not None:\n        _check_lease(state, lease)\n",
-        "",
-        ("owner_killed", "answers_lost"),
-    ),
     "where the feed has read to is stored before what it tells": Mutant(
         "archive/feed.py",
         """        async with self._database.writing("writing what is to be told") as connection:

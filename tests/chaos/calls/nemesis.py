@@ -149,8 +149,9 @@ class Nemesis:
         table = self._dice.choice(TABLES)
         async with self._postgres.held(table, _STATEMENT_SECONDS, mode="EXCLUSIVE") as is_waited_for:
             self.counts["in a statement"] += is_waited_for
-            self._archivers.kill(*self._archivers.running)
-            self._deliverers.kill(*self._deliverers.running)
+            if is_waited_for:  # else they may only just begin
+                self._archivers.kill(*self._archivers.running)
+                self._deliverers.kill(*self._deliverers.running)
 
     async def _backends_ended(self) -> None:
         assert self._postgres is not None

@@ -70,7 +70,7 @@ async def play(
         await asyncio.wait({raging}, timeout=_RAGE_ON)
         raging.cancel()
         await asyncio.gather(raging, return_exceptions=True)
-        troubles += await _at_rest(system, patience)
+        left = await _at_rest(system, patience)
         await asyncio.gather(*(crew.end(*crew.running) for crew in (system.archivers, system.deliverers)))
         ledgers = [one.ledger for one in callers]
         violations, figures = await _judged(system, ledgers)
@@ -78,9 +78,10 @@ async def play(
             troubles += crew.troubles
     figures += nemesis.counts + sum((one.figures for one in callers), Counter[str]())
     figures["seconds of calls"] = round(played)
+    figures["at rest"] = not left
     if raging.done() and not raging.cancelled() and (error := raging.exception()):
         troubles.append(f"the nemesis met {error!r}")
-    return Report(seed, time.monotonic() - began, figures, violations, troubles)
+    return Report(seed, time.monotonic() - began, figures, violations, troubles + left)
 
 
 def _plans(calls: int, dice: random.Random) -> list[tuple[int, bool]]:

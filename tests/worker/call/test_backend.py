@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from livekit import rtc
-from livekit.agents import Agent, stt
+from livekit.agents import Agent, UserInputTranscribedEvent, stt
 from livekit.agents.llm import ChatContext, ChatMessage
 from livekit.agents.voice.io import AudioInput
 from livekit.plugins import deepgram
@@ -156,6 +156,10 @@ async def test_the_model_is_told_what_the_back_end_knows_for_this_turn_only(talk
         serving(context=knowing(told)) as backend,
         talk(settings_of(backend.url, context=True)) as running,
     ):
+        heard: list[UserInputTranscribedEvent] = []
+        running.session.on("user_input_transcribed", heard.append)
+        running.session.current_agent.begins_to_hear("Where is")
+        await until(lambda: bool(heard))
         await said(running, ASKED)
         assert model.asked[-1][-2:] == [("system", told), ("user", ASKED)]
         backend.replies["/v1/context"] = knowing()
@@ -175,6 +179,7 @@ async def test_the_model_is_told_what_the_back_end_knows_for_this_turn_only(talk
             "text": ASKED,
             "item_id": ids[ASKED],
         }
+        assert backend.bodies("/v1/transcriptions") == []
         assert conversation.failures.counts == {}
 
 
