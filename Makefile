@@ -118,7 +118,7 @@ LONG_SEEDS ?= 22
 LONG_SECONDS ?= 1980
 LONG_FUZZ_SECONDS ?= 600
 
-long: install ## Run the long tests, about 80 minutes (LONG_SEEDS=22, LONG_SECONDS=1980: of random histories; LONG_FUZZ_SECONDS=600)
+long: install ## Run the long tests, about 100 minutes (LONG_SEEDS=22, LONG_SECONDS=1980: of random histories; LONG_FUZZ_SECONDS=600)
 	LONG_SEEDS=$(LONG_SEEDS) LONG_SECONDS=$(LONG_SECONDS) LONG_FUZZ_SECONDS=$(LONG_FUZZ_SECONDS) $(BIN)/pytest -m long -o log_cli=true --log-cli-level=WARNING $(ARGS)
 
 # nox and uv are no part of the project: they live beside the environments that they make, in build/matrix.
