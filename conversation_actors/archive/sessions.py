@@ -1,7 +1,5 @@
 """Reading the records of calls: a page of them, the newest first."""
 
-import base64
-import binascii
 import json
 import math
 from dataclasses import dataclass
@@ -11,13 +9,13 @@ from sqlalchemy import Select, select, tuple_
 
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.items import storable
+from conversation_actors.archive.page_cursor import decoded, encoded, refuse_cursor, refuse_version
 from conversation_actors.archive.tables import session_people, sessions
 from conversation_actors.calls import SessionRecord
 from conversation_actors.errors import CorruptStateError, InvalidInputError
-from conversation_actors.values import refuse
 
 _VERSION = 1
-_FIELD = "cursor"
+_PAGES = "sessions"
 
 
 class SessionCursor(NamedTuple):
@@ -28,24 +26,17 @@ class SessionCursor(NamedTuple):
 
     def encode(self) -> str:
         """Return it as text of letters, digits, ``-`` and ``_``."""
-        data = json.dumps(["sessions", _VERSION, *self], separators=(",", ":")).encode()
-        return base64.urlsafe_b64encode(data).decode().rstrip("=")
+        return encoded([_PAGES, _VERSION, *self])
 
     @classmethod
     def decode(cls, given: object) -> Self:
         """Read what `encode` made. Raises `InvalidInputError` for anything else."""
-        if not isinstance(given, str):
-            refuse(_FIELD, f"expected the text of a page's next_cursor, got {type(given).__name__}")
-        try:
-            data = base64.b64decode(given + "=" * (-len(given) % 4), altchars=b"-_", validate=True)
-            kind, version, started_at, number = json.loads(data)
-        except (binascii.Error, ValueError, TypeError, RecursionError):
-            refuse(_FIELD, "no page of sessions gave this out")
-        is_known = kind == "sessions" and type(version) is int and type(number) is int
+        kind, version, started_at, number = decoded(given, count=4, pages_of=_PAGES)
+        is_known = kind == _PAGES and type(version) is int and type(number) is int
         if not is_known or type(started_at) is not float or not math.isfinite(started_at) or not 0 <= number < 1 << 63:
-            refuse(_FIELD, "no page of sessions gave this out")
+            refuse_cursor(_PAGES)
         if version != _VERSION:
-            refuse(_FIELD, f"another version made it ({version}); begin without a cursor")
+            refuse_version(version)
         return cls(started_at, number)
 
 
