@@ -348,7 +348,7 @@ def main() -> None:
 
 def _leave_wrapping_to_the_terminal() -> None:
     """Make each paragraph of a docstring one line; otherwise the help would have the source's line breaks."""
-    inner = (archive_app, webhooks_app)
+    inner = [one.typer_instance for one in app.registered_groups if one.typer_instance is not None]
     below = [command for one in inner for command in (*one.registered_commands, one.registered_callback)]
     for command in (*app.registered_commands, *below):
         if command is not None:
