@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from conversation_actors.archive.feed import FEED, Fed
+from conversation_actors.archive.stopping import until_stopped
 from conversation_actors.backoff import Backoff
 from conversation_actors.clock import uptime
 from conversation_actors.errors import ConversationError
@@ -72,14 +73,7 @@ class Feeding:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Feed until `stop` is set. A step that is under way then is broken off: nothing of it is written."""
-        stopped = asyncio.ensure_future(stop.wait())
-        work = asyncio.create_task(self._failures.keep(FEED, self._go_on))
-        try:
-            await asyncio.wait({stopped, work}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (stopped, work):
-                task.cancel()
-            await asyncio.gather(stopped, work, return_exceptions=True)
+        await until_stopped(stop, self._failures.keep(FEED, self._go_on))
 
     async def once(self) -> int:
         """Feed until there is nothing to do, and return how many entries that were. Raises what keeps it from that."""

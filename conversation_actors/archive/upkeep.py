@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from conversation_actors.archive.stopping import until_stopped
 from conversation_actors.failures import Failures
 
 logger = logging.getLogger(__name__)
@@ -31,14 +32,7 @@ class Upkeep:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Do what is due until `stop` is set. A chore that is under way then is broken off: each may be repeated."""
-        stopped = asyncio.ensure_future(stop.wait())
-        work = asyncio.ensure_future(self._go_on())
-        try:
-            await asyncio.wait({stopped, work}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (stopped, work):
-                task.cancel()
-            await asyncio.gather(stopped, work, return_exceptions=True)
+        await until_stopped(stop, self._go_on())
 
     async def once(self) -> None:
         """Do each once. Raises what keeps it from that."""

@@ -12,6 +12,7 @@ from contextlib import suppress
 from conversation_actors.archive.outbox import Outbox, Taken
 from conversation_actors.archive.outbox_news import News
 from conversation_actors.archive.settling import Settlement, Settling
+from conversation_actors.archive.stopping import until_stopped
 from conversation_actors.backoff import Backoff
 from conversation_actors.errors import ConversationError
 from conversation_actors.failures import Failures
@@ -48,14 +49,9 @@ class Deliverer:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver until `stop` is set, then wait a while for answers; what has none then is delivered again."""
-        loops = [asyncio.create_task(self._persist(work)) for work in (self._step, self._look_back())]
-        stopped = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait({stopped, *loops}, return_when=asyncio.FIRST_COMPLETED)
+            await until_stopped(stop, self._persist(self._step), self._persist(self._look_back()))
         finally:
-            for task in (stopped, *loops):
-                task.cancel()
-            await asyncio.gather(stopped, *loops, return_exceptions=True)
             await self._leave()
 
     async def once(self) -> int:
