@@ -21,6 +21,7 @@ class Failing:
     """A command line all of whose commands fail."""
 
     registered_commands = ()
+    registered_groups = ()
 
     def __init__(self, raised: BaseException) -> None:
         """With this."""
@@ -38,6 +39,15 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment |= {"NO_COLOR": "1", "TERM": "dumb", **variables}
     command = [sys.executable, "-m", "conversation_actors.cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+
+
+def test_the_terminal_wraps_the_help_of_every_group() -> None:
+    """Each paragraph is one line, whatever line breaks the source has."""
+    cli._leave_wrapping_to_the_terminal()
+    groups = [one.typer_instance for one in cli.app.registered_groups if one.typer_instance is not None]
+    helps = [command.help for group in groups for command in group.registered_commands]
+    assert len(helps) >= len(groups) == 3
+    assert all(told and "\n" not in told.replace("\n\n", "") for told in helps)
 
 
 def test_the_versions_are_told() -> None:
