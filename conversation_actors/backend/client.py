@@ -1,7 +1,6 @@
 """What a back end is asked and told beside the outbox: recent messages, a deletion, context, words in progress."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -24,6 +23,7 @@ from conversation_actors.backend.models import (
 )
 from conversation_actors.errors import BackendUnavailableError
 from conversation_actors.settings import BackendSettings
+from conversation_actors.webhooks.wire_text import json_text, moment
 
 MOST_MESSAGES = 10_000
 """Messages of an answer; one with more is refused as a whole."""
@@ -157,12 +157,5 @@ class BackendClient:
         return BackendUnavailableError(message)
 
 
-def moment(at: datetime) -> str:
-    """Return a time, which has a zone, as it goes over the wire: UTC, milliseconds."""
-    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _written(told: WireModel) -> bytes:
-    """Return what is sent; half a surrogate pair becomes a question mark."""
-    text = json.dumps(told.model_dump(), ensure_ascii=False, separators=(",", ":"))
-    return text.encode(errors="replace")
+    return json_text(told.model_dump()).encode()

@@ -3,7 +3,8 @@
 from datetime import timedelta
 
 from conversation_actors.archive.outbox import Queued
-from conversation_actors.backend.routes import ROUTES, address, body, headers
+from conversation_actors.backend.access import address, headers
+from conversation_actors.backend.routes import ROUTES, body
 from conversation_actors.destinations import BACKEND_NAME
 from conversation_actors.settings import BackendSettings
 from conversation_actors.webhooks.recipient import Recipient

@@ -4,22 +4,18 @@ import asyncio
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import aiohttp
 
-from conversation_actors.destinations import is_numeric
+from conversation_actors.backend.access import address, headers
 from conversation_actors.errors import BackendUnavailableError
 from conversation_actors.settings import BackendSettings
-from conversation_actors.webhooks.addresses import is_public
+from conversation_actors.webhooks.connections import SUCCESS, UNREAD, is_refused, open_session
 from conversation_actors.webhooks.resolver import CheckedResolver, Lookup, look_up
 from conversation_actors.webhooks.sender import REFUSED_ADDRESS, explained
 
-_UNREAD = 64 << 10
-"""Bytes of an answer in which nothing means anything: they are read to learn whether it is whole."""
 _KEPT = 60.0
 """Seconds for which a connection waits for the next urgent request."""
-_SUCCESS = range(200, 300)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +48,9 @@ class Exchange:
         self, settings: BackendSettings, *, trusted: ssl.SSLContext | None = None, lookup: Lookup = look_up
     ) -> None:
         """Connect to nothing yet. `trusted` has the authorities of certificates; by default the system's."""
-        assert settings.url is not None
-        self._base, self._shown = settings.url.get_secret_value().rstrip("/"), settings.shown
-        self._host = urlsplit(self._base).hostname or ""
+        self._base, self._shown = address(settings, "").get_secret_value(), settings.shown
         self._allow_private, self._trusted, self._lookup = settings.private_networks, trusted, lookup
-        self._headers = {
-            "User-Agent": "conversation-actors",
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-        }
-        if settings.token is not None:
-            self._headers["Authorization"] = f"Bearer {settings.token.get_secret_value()}"
+        self._headers = {"Accept": "application/json", "Accept-Encoding": "identity", **headers(settings)}
         self._resolver: CheckedResolver | None = None
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
@@ -85,7 +73,7 @@ class Exchange:
 
         Raises `BackendUnavailableError`; `AnswerTooLargeError` for an answer that is longer than the question allows.
         """
-        if is_numeric(self._host) and not self._allow_private and not is_public(self._host):
+        if is_refused(self._base, allow_private=self._allow_private):
             raise self._error(REFUSED_ADDRESS.reason)
         await self.prepare()
         try:
@@ -108,12 +96,12 @@ class Exchange:
 
     async def _once(self, question: Question) -> bytes:
         session = self._session(is_urgent=question.is_urgent)
-        headers = {} if question.body is None else {"Content-Type": "application/json"}
+        content_type = {} if question.body is None else {"Content-Type": "application/json"}
         async with session.request(
             question.method, self._base + question.path,
-            params=question.query, data=question.body, headers=headers, allow_redirects=False,
+            params=question.query, data=question.body, headers=content_type, allow_redirects=False,
         ) as answer:  # fmt: skip
-            if answer.status not in _SUCCESS:
+            if answer.status not in SUCCESS:
                 reason = f"answered {answer.status}"
                 raise self._error(reason)
             if answer.headers.get("Content-Encoding", "identity") != "identity":
@@ -122,7 +110,7 @@ class Exchange:
             return await self._whole(answer, question.most_bytes)
 
     async def _whole(self, answer: aiohttp.ClientResponse, most_bytes: int | None) -> bytes:
-        bound = _UNREAD if most_bytes is None else most_bytes
+        bound = UNREAD if most_bytes is None else most_bytes
         read = bytearray()
         async for piece in answer.content.iter_any():
             read += piece
@@ -138,14 +126,9 @@ class Exchange:
             assert self._trusted is not None
             if self._resolver is None:
                 self._resolver = CheckedResolver(allow_private=self._allow_private, lookup=self._lookup)
-            kept = {"keepalive_timeout": _KEPT} if is_urgent else {"force_close": True}
-            connector = aiohttp.TCPConnector(
-                resolver=self._resolver, use_dns_cache=False, limit=0, ssl=self._trusted, **kept
+            self._sessions[is_urgent] = open_session(
+                self._resolver, self._trusted, headers=self._headers, seconds=None, kept=_KEPT if is_urgent else None
             )
-            self._sessions[is_urgent] = aiohttp.ClientSession(
-                connector=connector, timeout=aiohttp.ClientTimeout(total=None), cookie_jar=aiohttp.DummyCookieJar(),
-                headers=self._headers, auto_decompress=False, trust_env=False,
-            )  # fmt: skip
         return self._sessions[is_urgent]
 
     def _error(self, reason: str) -> BackendUnavailableError:

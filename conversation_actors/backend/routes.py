@@ -3,13 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from pydantic import SecretStr
-
 from conversation_actors.archive.outbox import Queued
 from conversation_actors.backend.models import DELIVERIES
 from conversation_actors.calls.happenings import HAPPENINGS, REPORTS, life_of, named_call
-from conversation_actors.settings import BackendSettings
-from conversation_actors.webhooks.payload import SHORTEST, longest, read, shortened, size_of, text_of
+from conversation_actors.webhooks.payload import SHORTEST, longest, read, shortened, size_of
+from conversation_actors.webhooks.wire_text import json_text
 
 ROUTES: Mapping[str, str] = {
     event: path
@@ -20,17 +18,6 @@ ROUTES: Mapping[str, str] = {
 """Paths of the happenings that a back end is sent, by their types."""
 
 
-def address(settings: BackendSettings, path: str) -> SecretStr:
-    """Return the URL of a path. There must be a back end in the settings."""
-    assert settings.url is not None
-    return SecretStr(settings.url.get_secret_value().rstrip("/") + path)
-
-
-def headers(settings: BackendSettings) -> dict[str, str]:
-    """Return the headers of every request: the token, if there is one."""
-    return {} if settings.token is None else {"Authorization": f"Bearer {settings.token.get_secret_value()}"}
-
-
 def body(queued: Queued, *, tenant: str, conversation_id: str, most_bytes: int) -> str:
     """Return what is sent of a happening: its data and whose it is, in one JSON object.
 
@@ -38,14 +25,14 @@ def body(queued: Queued, *, tenant: str, conversation_id: str, most_bytes: int) 
     is not enough, the longest texts are cut. What is no text stays, and so do ids: it may be more than `most_bytes`.
     Raises `UnsendableError` for a happening that cannot be read.
     """
-    told, moment = read(queued)
+    told, at = read(queued)
     whose = {
-        "type": queued.type, "at": moment, "conversation_id": conversation_id, "life": life_of(queued.call_id),
+        "type": queued.type, "at": at, "conversation_id": conversation_id, "life": life_of(queued.call_id),
         "call_id": named_call(queued.call_id), "tenant": tenant, "seq": queued.seq,
     }  # fmt: skip
 
     def written(data: Mapping[str, Any]) -> str:
-        return text_of({**data, **whose})
+        return json_text({**data, **whose})
 
     whole = written(told)
     if size_of(whole) <= most_bytes:

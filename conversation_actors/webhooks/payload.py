@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from conversation_actors.archive.outbox import Queued
+from conversation_actors.webhooks.wire_text import json_text, moment
 
 SHORTEST = 16
 """Characters that every text keeps: what is shorter is a name or an id."""
@@ -30,11 +31,11 @@ def payload(queued: Queued, *, tenant: str, conversation_id: str, most_bytes: in
     If that is more than `most_bytes`, the longest texts are cut and `data` has ``"truncated": true``; if that is not
     enough, `data` has only whose happening it is. Raises `UnsendableError` for a happening that cannot be read.
     """
-    told, moment = read(queued)
+    told, at = read(queued)
     whose = {"conversation_id": conversation_id, "call_id": queued.call_id, "tenant": tenant, "seq": queued.seq}
 
     def written(data: Mapping[str, Any]) -> str:
-        return text_of({"type": queued.type, "timestamp": moment, "data": {**data, **whose}})
+        return json_text({"type": queued.type, "timestamp": at, "data": {**data, **whose}})
 
     whole = written(told)
     if size_of(whole) <= most_bytes:
@@ -50,11 +51,11 @@ def read(queued: Queued) -> tuple[dict[str, Any], str]:
         told = json.loads(queued.data, parse_constant=lambda _: None)  # NaN is no JSON
         if not isinstance(told, dict):
             raise TypeError  # noqa: TRY301  # what is stored is an object
-        moment = datetime.fromtimestamp(queued.at, UTC)
+        at = datetime.fromtimestamp(queued.at, UTC)
     except (ValueError, TypeError, OverflowError, OSError, RecursionError):
         message = "the happening in the outbox cannot be read"
         raise UnsendableError(message) from None
-    return told, moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return told, moment(at)
 
 
 def longest(written: Callable[[int], str], most_bytes: int) -> str | None:
@@ -83,12 +84,6 @@ def shortened(value: Any, length: int, key: str = "", *, ids: int = _ID_CHARACTE
             return [shortened(one, length, key, ids=ids) for one in value]
         case _:
             return value
-
-
-def text_of(value: Any) -> str:
-    """Return JSON in which every text is one that can be sent: half a surrogate pair becomes a question mark."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.encode(errors="replace").decode()
 
 
 def size_of(text: str) -> int:

@@ -5,20 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Self
-from urllib.parse import urlsplit
 
 import aiohttp
 from pydantic import SecretStr
 
-from conversation_actors.destinations import is_numeric
-from conversation_actors.webhooks.addresses import is_public
+from conversation_actors.webhooks.connections import SUCCESS, UNREAD, is_refused, open_session
 from conversation_actors.webhooks.resolver import AddressRefusedError, CheckedResolver, Lookup, look_up
 
-_READ = 64 << 10
-"""Bytes of an answer's body that are read. Nothing in it means anything: it is read to learn whether it is whole."""
 MOST_PAUSE = 3600.0
 """Seconds for which a receiver is left alone at most, whatever it says."""
-_SUCCESS = range(200, 300)
 _REDIRECTS = range(300, 400)
 _BUSY = {429, 503}
 """Answers that may say when to come again."""
@@ -66,19 +61,9 @@ class Sender:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        resolver = CheckedResolver(allow_private=self._allow_private, lookup=self._lookup)
-        connector = aiohttp.TCPConnector(
-            resolver=resolver, use_dns_cache=False, force_close=True, limit=0, ssl=self._trusted
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=self._timeout),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": "conversation-actors", "Content-Type": "application/json"},
-            auto_decompress=False,
-            trust_env=False,
-        )
-        self._resolver = resolver
+        self._resolver = CheckedResolver(allow_private=self._allow_private, lookup=self._lookup)
+        headers = {"Content-Type": "application/json"}
+        self._session = open_session(self._resolver, self._trusted, headers=headers, seconds=self._timeout)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -90,8 +75,7 @@ class Sender:
         """Send one request, and return why it was not taken; None if it was."""
         assert self._session is not None
         url, headers, body = parcel.url.get_secret_value(), parcel.headers, parcel.body.encode()
-        host = urlsplit(url).hostname or ""
-        if is_numeric(host) and not self._allow_private and not is_public(host):
+        if is_refused(url, allow_private=self._allow_private):
             return REFUSED_ADDRESS
         try:
             async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
@@ -103,12 +87,12 @@ class Sender:
 async def _judged(answer: aiohttp.ClientResponse) -> Refusal | None:
     if answer.status in _REDIRECTS:
         return Refusal(f"answered {answer.status}: redirects are not followed")
-    if answer.status not in _SUCCESS:
+    if answer.status not in SUCCESS:
         return Refusal(f"answered {answer.status}", _pause(answer) if answer.status in _BUSY else 0.0)
     read = 0
     async for piece in answer.content.iter_any():
         read += len(piece)
-        if read > _READ:
+        if read > UNREAD:
             break
     return None
 

@@ -19,6 +19,7 @@ import jsonschema
 from pydantic import SecretStr
 
 from conversation_actors.settings import BackendSettings
+from conversation_actors.webhooks.wire_text import moment
 
 ROOT = Path(__file__).parents[2]
 SERVER = ROOT / "examples" / "backend" / "server.py"
@@ -213,7 +214,7 @@ def _checked_answer(operation: Mapping[str, Any], status: int, read: bytes) -> A
 
 def now() -> str:
     """Return the time, as a delivery tells it."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return moment(datetime.now(UTC))
 
 
 def whose(
