@@ -3,7 +3,6 @@
 import asyncio
 import random
 import subprocess
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -11,6 +10,7 @@ from conversation_actors import ConversationError
 from tests.chaos.archive.archivers import Archivers
 from tests.chaos.archive.owners import Owners
 from tests.chaos.archive.postgres import TABLES, HurtPostgres
+from tests.chaos.redis_faults import RedisFaults
 from tests.support.processes import paused
 from tests.support.servers import Server
 
@@ -26,7 +26,7 @@ _STATEMENT_SECONDS = 10.0
 """How long an archiver may take to come to a statement; if all are away then, the round goes without."""
 
 
-class Nemesis:
+class Nemesis(RedisFaults):
     """Hurts one system, which is whole again after each round but for who has to notice first."""
 
     def __init__(
@@ -34,9 +34,8 @@ class Nemesis:
         dice: random.Random,
     ) -> None:  # fmt: skip
         """Do nothing yet."""
-        self._owners, self._archivers, self._postgres, self._redis = owners, archivers, postgres, redis
-        self._dice = dice
-        self.counts: Counter[str] = Counter()
+        super().__init__(redis, dice)
+        self._owners, self._archivers, self._postgres = owners, archivers, postgres
 
     async def rage(self, rounds: int, weights: dict[str, int]) -> None:
         """Do one thing after the other; each kind once, in some order, before any is drawn by its weight."""
@@ -48,9 +47,6 @@ class Nemesis:
             self._archivers.keep()
             await getattr(self, f"_{kind}")()
             self.counts[kind] += 1
-
-    async def _moment(self, longest: float = 1.0) -> None:
-        await asyncio.sleep(self._dice.uniform(0.05, longest))
 
     def _an_owner(self) -> Owners:
         return self._dice.choice(self._owners)
@@ -139,17 +135,7 @@ class Nemesis:
         await self._moment(1.5)
         await self._postgres.set_read_only(is_read_only=False)
 
-    # Redis, whose data is in its append-only file.
-
-    async def _redis_killed(self) -> None:
-        self._redis.kill()
-        await self._moment(0.5)
-        await asyncio.to_thread(self._redis.start)
-
-    async def _redis_paused(self) -> None:
-        self._redis.pause()
-        await self._moment(2.0)
-        self._redis.resume()
+    # Redis, beside what `RedisFaults` does to it.
 
     async def _redis_connections_killed(self) -> None:
         with self._redis.client() as client:

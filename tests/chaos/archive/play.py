@@ -5,7 +5,6 @@ import random
 import time
 from collections import Counter
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from tests.chaos.archive.owners import Owners
 from tests.chaos.archive.player import BUSY, QUIET, Player, watch
 from tests.chaos.archive.postgres import HurtPostgres
 from tests.chaos.archive.told import Told
+from tests.chaos.report import Report
 from tests.support.postgres import PostgresServer
 from tests.support.servers import Server, newest
 from tests.support.waiting import wait_until
@@ -38,23 +38,6 @@ TIMEOUTS = {"command": 6.0, "write": 1.0, "redis": 0.5, "attempt": 2.0, "poll": 
 """Seconds; short, so that much happens in a minute."""
 _PATIENCE = 90.0
 """Seconds in which archivers catch up at the end on a busy machine."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What one history was, and what is wrong with it: the archive, or anything else that went wrong."""
-
-    seed: int
-    seconds: float
-    figures: Counter[str]
-    violations: list[str]
-    troubles: list[str]
-
-    def __str__(self) -> str:
-        """Show all figures, and what is wrong."""
-        figures = ", ".join(f"{name} {count}" for name, count in sorted(self.figures.items()))
-        wrong = [f"violation: {one}" for one in self.violations] + [f"trouble: {one}" for one in self.troubles]
-        return "\n    ".join([f"seed {self.seed}, {self.seconds:.0f} s: {figures}", *wrong[:20]])
 
 
 async def play(directory: Path, *, seed: int, rounds: int, weights: dict[str, int] | None = None) -> Report:

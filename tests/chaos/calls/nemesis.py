@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -10,6 +9,7 @@ from conversation_actors import ConversationError
 from tests.chaos.archive.owners import Owners
 from tests.chaos.archive.postgres import HurtPostgres
 from tests.chaos.crew import Crew
+from tests.chaos.redis_faults import RedisFaults
 from tests.support.processes import paused
 from tests.support.servers import Server
 
@@ -30,17 +30,19 @@ _STATEMENT_SECONDS = 5.0
 """How long somebody may take to come to a statement; the round goes without."""
 
 
-class Nemesis:
+class Nemesis(RedisFaults):
     """Hurts one system, which is whole again after each round but for who has to notice first."""
+
+    _longest_pause = 1.5
 
     def __init__(
         self, *, owners: Callable[[], Sequence[Owners]], archivers: Crew, deliverers: Crew, receiver: Crew,
         redis: Server, postgres: HurtPostgres | None, dice: random.Random,
     ) -> None:  # fmt: skip
         """Do nothing yet. `owners` are those of the calls that go on."""
+        super().__init__(redis, dice)
         self._owners, self._archivers, self._deliverers, self._receiver = owners, archivers, deliverers, receiver
-        self._redis, self._postgres, self._dice = redis, postgres, dice
-        self.counts: Counter[str] = Counter()
+        self._postgres = postgres
 
     async def rage(self, *, pause: float, weights: dict[str, int] | None = None) -> None:
         """Do one thing after the other, about every `pause` seconds, for ever; each kind once before any is drawn."""
@@ -58,9 +60,6 @@ class Nemesis:
         """Have everybody run who is to run."""
         for crew in (self._archivers, self._deliverers, self._receiver):
             crew.keep()
-
-    async def _moment(self, longest: float = 1.0) -> None:
-        await asyncio.sleep(self._dice.uniform(0.05, longest))
 
     def _an_owner(self) -> Owners | None:
         """Return one that has calls now."""
@@ -131,17 +130,7 @@ class Nemesis:
         with paused(*(process.pid for process in self._receiver.running)):
             await self._moment(3.0)
 
-    # Redis, whose data is in its append-only file, and PostgreSQL.
-
-    async def _redis_killed(self) -> None:
-        self._redis.kill()
-        await self._moment(0.5)
-        await asyncio.to_thread(self._redis.start)
-
-    async def _redis_paused(self) -> None:
-        self._redis.pause()
-        await self._moment(1.5)
-        self._redis.resume()
+    # PostgreSQL; what happens to Redis is in `RedisFaults`.
 
     async def _killed_in_statement(self) -> None:
         """Kill everybody who writes, while a statement waits: what was committed before it stays, and nothing else."""

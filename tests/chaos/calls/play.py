@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from conversation_actors.calls import SessionRecord
@@ -17,6 +16,7 @@ from tests.chaos.calls.checker import Try, check
 from tests.chaos.calls.expected import Ledger
 from tests.chaos.calls.nemesis import Nemesis
 from tests.chaos.calls.system import System, running
+from tests.chaos.report import Report
 
 AT_ONCE = 12
 """Conversations that have a call at the same time."""
@@ -30,23 +30,6 @@ _PAUSE = 0.6
 """Seconds between two faults, about."""
 _PATIENCE = 180.0
 """Seconds without any progress after which what is not told is missing."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What one history was, and what is wrong with it: what was told, or anything else that went wrong."""
-
-    seed: int
-    seconds: float
-    figures: Counter[str]
-    violations: list[str]
-    troubles: list[str]
-
-    def __str__(self) -> str:
-        """Show all figures, and what is wrong."""
-        figures = ", ".join(f"{name} {count}" for name, count in sorted(self.figures.items()))
-        wrong = [f"violation: {one}" for one in self.violations] + [f"trouble: {one}" for one in self.troubles]
-        return "\n    ".join([f"seed {self.seed}, {self.seconds:.0f} s: {figures}", *wrong[:20]])
 
 
 async def play(
