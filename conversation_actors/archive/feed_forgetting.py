@@ -15,8 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from conversation_actors.archive.items import storable
 from conversation_actors.archive.tables import happenings, items, sessions
 from conversation_actors.calls.happenings import MESSAGE_STORED, SESSION_RECORDED, TRANSCRIPTION_FINAL, TURN_COMPLETED
-from conversation_actors.calls.item_fields import text_of
-from conversation_actors.values import decode
+from conversation_actors.calls.item_fields import fields_in, text_of
 
 _AT_ONCE = 500
 _REWRITE = update(happenings).where(happenings.c.id == bindparam("of")).values(data=bindparam("rewritten"))
@@ -125,15 +124,7 @@ async def _present(
     if not ids:
         return {}
     found = await connection.execute(_PRESENT, {"life_id": life_id, "names": sorted(storable(one) for one in ids)})
-    return {name: _fields(data) for name, data in found}
-
-
-def _fields(line: bytes) -> Told:
-    try:
-        fields = decode(line)
-    except ValueError:  # nobody can tell what it holds
-        return {}
-    return fields if isinstance(fields, dict) else {}
+    return {name: fields_in(data) for name, data in found}
 
 
 async def _forget_summaries(connection: AsyncConnection, life_id: int) -> None:

@@ -24,9 +24,14 @@ def is_of_tool(item: StoredItem) -> bool:
 
 
 def fields_of(item: StoredItem) -> Mapping[str, Any]:
-    """Return the stored form's fields; none if it is damaged."""
+    """Return an item's fields; none if it is damaged."""
+    return fields_in(item.data)
+
+
+def fields_in(stored: bytes) -> Mapping[str, Any]:
+    """Return the fields of an item's stored form; none if it is damaged."""
     try:
-        fields = decode(item.data)
+        fields = decode(stored)
     except ValueError:  # damaged: that it was there counts all the same
         return {}
     return fields if isinstance(fields, dict) else {}
