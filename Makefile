@@ -86,13 +86,14 @@ setup: livekit-server ## Install all that the tests can use: livekit-server too,
 demo: install ## Watch a conversation survive everything that can be killed (ARGS=--json for machines)
 	@$(BIN)/conversation-actors demo $(ARGS)
 
-# Most of these tests wait: several processes run them side by side. Whole calls mostly talk and listen: two processes
-# have a cluster and a livekit-server each. The others share one Ray cluster, or measure what the machine does, and run one
-# after the other.
+# Most of these tests wait: several processes run them side by side. Those that share one Ray cluster, or measure what the
+# machine does, run one after the other. Each process that runs whole calls has a cluster and a livekit-server of its own, and
+# keeps two processors busy while its workers start: on two processors, two such processes made calls too slow to pass.
 SIDE_BY_SIDE := tests/unit tests/store tests/archive tests/worker
 ONE_BY_ONE := tests/cluster tests/chaos
 WHOLE_CALLS := tests/adopt tests/e2e
 PROCESSES ?= 4
+CALLS ?= $(shell processors=$$(getconf _NPROCESSORS_ONLN); echo $$((processors < 4 ? 1 : processors / 2)))
 # What failed is run once more (five tests at most), and is told as RERUN though it passes then: whole calls run in real
 # time on a machine that others use too. Whatever is told so is a fault, of the test or of the product; ONCE_MORE= lets it fail.
 ONCE_MORE ?= --reruns 1 --max-suite-reruns 5 --rerun-show-tracebacks
@@ -101,7 +102,7 @@ test: install ## Run the tests (ARGS="-k fenced" for some)
 	@$(MAKE) --no-print-directory livekit-server || echo "make test: no livekit-server could be built; the tests of whole calls are skipped." >&2
 ifeq ($(strip $(ARGS)),)
 	@failed=0; \
-	for tests in "-n $(PROCESSES) $(SIDE_BY_SIDE)" "$(ONE_BY_ONE)" "-n 2 --dist loadfile $(WHOLE_CALLS)"; do \
+	for tests in "-n $(PROCESSES) $(SIDE_BY_SIDE)" "$(ONE_BY_ONE)" "-n $(CALLS) --dist loadfile $(WHOLE_CALLS)"; do \
 		echo "$(BIN)/pytest $(ONCE_MORE) $$tests"; $(BIN)/pytest $(ONCE_MORE) $$tests || failed=1; \
 	done; \
 	[ $$failed = 0 ] || { echo "make test: there are failures above, in one of the three runs." >&2; exit 1; }
