@@ -3,7 +3,7 @@
 import time
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import Integer, bindparam, delete, select
+from sqlalchemy import Integer, bindparam, case, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.bulk import BulkInsert
@@ -19,6 +19,15 @@ _FOLLOWING = (
     .where(entries.c.seq > bindparam("after"), entries.c.seq <= bindparam("through"))
     .order_by(entries.c.seq)
     .limit(bindparam("most", type_=Integer))
+)
+_READ_TO = case((lives.c.fed > lives.c.start, lives.c.fed), else_=lives.c.start)
+_UNREAD = (
+    select(entries.c.life_id, *_ROW)
+    .join(lives, lives.c.id == entries.c.life_id)
+    .where(lives.c.id.in_(bindparam("identities", expanding=True)))
+    .where(entries.c.seq > _READ_TO, entries.c.seq <= _READ_TO + bindparam("most", type_=Integer))
+    .where(entries.c.seq <= lives.c.seq)
+    .order_by(entries.c.life_id, entries.c.seq)
 )
 _ADD = BulkInsert(entries, ("life_id", *Row._fields))
 _SET_ASIDE = BulkInsert(superseded, ("life_id", *Row._fields, "noted_at", "is_unread"))
@@ -75,6 +84,17 @@ async def following(connection: AsyncConnection, life_id: int, seq: int, *, thro
     """Return the entries after a position, up to another one, in order; `most` of them at most."""
     told = {"life_id": life_id, "after": seq, "through": through, "most": most}
     return [Row(*row) for row in (await connection.execute(_FOLLOWING, told)).all()]
+
+
+async def unread(connection: AsyncConnection, identities: Sequence[int], *, most: int) -> dict[int, list[Row]]:
+    """Return what is at the `most` positions of each life that follow what the feed has read, in order.
+
+    That is one statement however many lives there are. Where positions are missing it is less than `most` entries.
+    """
+    found: dict[int, list[Row]] = {identity: [] for identity in identities}
+    for identity, *row in await connection.execute(_UNREAD, {"identities": list(identities), "most": most}):
+        found[identity].append(Row(*row))
+    return found
 
 
 async def was_set_aside(connection: AsyncConnection, life_id: int, row: Row) -> bool:

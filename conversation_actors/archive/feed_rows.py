@@ -180,12 +180,23 @@ async def find(connection: AsyncConnection, tenant: str, conversations: Collecti
 
 async def read_on(connection: AsyncConnection, cursors: Sequence[Cursor], *, most: int) -> list[News]:
     """Return what each of these lives has: `most` entries of each at most, and not many more bytes than `_BYTES`."""
-    aside = await _aside(connection, [cursor.id for cursor in cursors], most=most)
-    return [await _read_on(connection, cursor, aside.get(cursor.id, ()), most=most) for cursor in cursors]
+    identities, width = [cursor.id for cursor in cursors], min(_PAGE, most)
+    aside = await _aside(connection, identities, most=most)
+    first = await entries.unread(connection, identities, most=width)
+    return [
+        await _read_on(
+            connection, cursor, aside.get(cursor.id, ()), first[cursor.id], reached=cursor.fed + width, most=most
+        )
+        for cursor in cursors
+    ]
 
 
-async def _read_on(connection: AsyncConnection, cursor: Cursor, aside: Sequence[tuple[int, Row]], *, most: int) -> News:
-    rows, size, fed = list[Row](), 0, cursor.fed
+async def _read_on(
+    connection: AsyncConnection, cursor: Cursor, aside: Sequence[tuple[int, Row]], rows: list[Row], *,
+    reached: int, most: int,
+) -> News:  # fmt: skip
+    """Return what a life has, of which `rows` were read: all up to the position that is `reached`."""
+    size, fed = sum(len(row.data) for row in rows), min(reached, cursor.seq)
     is_cut = len(aside) >= most
     while fed < cursor.seq and len(rows) < most and size < _BYTES:
         wanted = min(_PAGE, most - len(rows))

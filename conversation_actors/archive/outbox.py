@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Row, Select, select, update
+from sqlalchemy import Row, Select, and_, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conversation_actors.archive.database import Database
@@ -19,9 +19,36 @@ from conversation_actors.archive.tables import deliveries, happenings, replays
 
 AT_ONCE = 20
 """Happenings of a conversation that are taken at once."""
+_MOST_ID = (1 << 63) - 1
 _COLUMNS = (
     happenings.c.id, happenings.c.event_id, happenings.c.type, happenings.c.at, happenings.c.call_id, happenings.c.seq,
     happenings.c.data,
+)  # fmt: skip
+
+
+_LATER = happenings.alias("later")
+_LAST_TAKEN = (
+    select(_LATER.c.id)
+    .where(_LATER.c.tenant == deliveries.c.tenant, _LATER.c.conversation_id == deliveries.c.conversation_id)
+    .where(_LATER.c.id > deliveries.c.delivered_id)
+    .order_by(_LATER.c.id)
+    .limit(1)
+    .offset(AT_ONCE - 1)
+    .scalar_subquery()
+)
+_NEXT = (
+    select(happenings.c.conversation_id, *_COLUMNS)
+    .join(
+        deliveries,
+        and_(
+            happenings.c.tenant == deliveries.c.tenant, happenings.c.conversation_id == deliveries.c.conversation_id,
+            happenings.c.id > deliveries.c.delivered_id,
+        ),
+    )
+    .where(deliveries.c.destination == bindparam("destination"), deliveries.c.tenant == bindparam("tenant"))
+    .where(deliveries.c.conversation_id.in_(bindparam("conversations", expanding=True)))
+    .where(happenings.c.id <= func.coalesce(_LAST_TAKEN, _MOST_ID))
+    .order_by(happenings.c.conversation_id, happenings.c.id)
 )  # fmt: skip
 
 
@@ -83,9 +110,13 @@ class Outbox:
             now = self._clock()  # after the wait for others who write: a claim counts from here
             for name, most in free.items():
                 claimed = await self._claim(connection, name, most, claim, now)
-                again = await self._replays(connection, name, [row.conversation_id for row in claimed])
+                names = [row.conversation_id for row in claimed]
+                again, following = (
+                    await self._replays(connection, name, names),
+                    await self._next(connection, name, names),
+                )
                 for row in claimed:
-                    queue = (*again.get(row.conversation_id, ()), *await self._next(connection, row))
+                    queue = (*again.get(row.conversation_id, ()), *following.get(row.conversation_id, ()))
                     taken.append(Taken(name, row.conversation_id, claim, row.delivered_id, row.attempts, queue))
         return taken
 
@@ -112,16 +143,17 @@ class Outbox:
         )
         return (await connection.execute(statement)).all()
 
-    async def _next(self, connection: AsyncConnection, row: Row[tuple[str, int, int]]) -> Sequence[Queued]:
-        """Return what follows on a cursor."""
-        of = happenings.c
-        query = (
-            select(*_COLUMNS)
-            .where(of.tenant == self._tenant, of.conversation_id == row.conversation_id, of.id > row.delivered_id)
-            .order_by(of.id)
-            .limit(AT_ONCE)
-        )
-        return [Queued(*one) for one in (await connection.execute(query)).all()]
+    async def _next(
+        self, connection: AsyncConnection, destination: str, conversations: Sequence[str]
+    ) -> dict[str, list[Queued]]:
+        """Return what follows on the cursors, by conversation."""
+        found: dict[str, list[Queued]] = {}
+        if not conversations:
+            return found
+        told = {"destination": destination, "tenant": self._tenant, "conversations": list(conversations)}
+        for one in (await connection.execute(_NEXT, told)).all():
+            found.setdefault(one[0], []).append(Queued(*one[1:]))
+        return found
 
     async def _replays(
         self, connection: AsyncConnection, destination: str, conversations: Sequence[str]

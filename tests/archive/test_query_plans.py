@@ -17,6 +17,7 @@ from conversation_actors import Message
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.feed import Feed
 from conversation_actors.archive.filling import lacking
+from conversation_actors.archive.outbox import Outbox
 from conversation_actors.archive.overlay import Wanted
 from conversation_actors.archive.reader import ArchiveReader
 from conversation_actors.archive.sessions import SessionCursor, WantedSessions, page_of_sessions
@@ -77,9 +78,11 @@ _FILL = (
         " FROM archive_entries AS l"
     ),
     (
-        "INSERT INTO archive_deliveries (destination, tenant, conversation_id, delivered_id, attempts)"
-        " SELECT CAST(seq AS TEXT), 'default', CAST(life_id AS TEXT), 0, 0 FROM archive_entries"
+        "INSERT INTO archive_deliveries (destination, tenant, conversation_id, delivered_id, attempts, next_at)"
+        " SELECT CAST(seq AS TEXT), 'default', CAST(life_id AS TEXT), 0, 0, CASE WHEN life_id < 5 THEN 1.0 END"
+        " FROM archive_entries"
     ),
+    "INSERT INTO archive_replays (destination, happening_id) SELECT 'none', id FROM archive_happenings",
     "ANALYZE",
 )
 
@@ -162,7 +165,7 @@ async def test_hot_queries_use_indexes(database: Database) -> None:
 
 
 async def test_the_feed_and_its_readers_use_indexes(database: Database) -> None:
-    """Looking, reading on, telling, recording and forgetting; and the pages of records."""
+    """Looking, reading on, telling, recording and forgetting; what is to be delivered; and the pages of records."""
     await fill(database)
     writer = Writer(database, TENANT)
     feed = Feed(database, TENANT, idle=timedelta(seconds=1), clock=lambda: time.time() + 1e6)
@@ -173,6 +176,7 @@ async def test_the_feed_and_its_readers_use_indexes(database: Database) -> None:
         await feed.step(await feed.look())
         await writer.write(CONVERSATION, [record(40, HistoryCleared())])
         await feed.step([CONVERSATION])
+        assert [len(one.queue) for one in await Outbox(database, TENANT, claim=1.0).take({"7": 3})] == [EACH] * 3
         for wanted in (
             WantedSessions(5, after=after),
             WantedSessions(5, conversation_id="7"),
