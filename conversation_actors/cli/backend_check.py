@@ -16,8 +16,8 @@ async def run() -> None:
     require_extra()
     from conversation_actors.backend.client import BackendClient  # noqa: PLC0415  # aiohttp takes its time
 
-    # What is checked is not in them: with a back end, they would demand an archive.
-    tenant = Settings(backend=BackendSettings(url=None)).tenant
+    # What is checked is not in them: with a back end, they would demand an archive. Nor is what has no effect without one.
+    tenant = Settings(backend=BackendSettings(url=None, instead=False, context=False, interim=False)).tenant
     async with BackendClient(chosen, tenant) as client:
         found = await client.messages(f"backend-check-{secrets.token_hex(8)}", limit=1)
     if found:

@@ -61,6 +61,16 @@ def test_without_a_back_end_there_is_nothing_to_check() -> None:
         asyncio.run(backend_check.run())
 
 
+@pytest.mark.parametrize("name", ["CONTEXT", "INTERIM", "INSTEAD", "REQUIRED", "STACKS"])
+def test_whatever_is_asked_of_it_it_can_be_checked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Also what has no effect without a back end."""
+    monkeypatch.setenv(f"CONVERSATION_BACKEND_{name}", "true")
+    checked(monkeypatch, lambda _: web.json_response({"messages": []}))
+    assert "answers as it should" in capsys.readouterr().out
+
+
 def test_one_that_answers_as_it_should_is_well(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
