@@ -20,6 +20,7 @@ from conversation_actors.backend.models import (
     Delivery,
     Messages,
 )
+from conversation_actors.calls.record import SessionAgent, SessionLatency, SessionParticipant, SessionTool
 
 VERSION = "1.0.0"
 """The version of the contract. A back end that is written for one of the same first number goes on to work."""
@@ -37,6 +38,7 @@ Drop what is delivered later and has one of these lives, or such an `at`. What i
 `before` is a conversation that has begun anew: keep it."""
 _REF = "#/components/schemas/{model}"
 _MODELS: tuple[type[BaseModel], ...] = (*DELIVERIES.values(), Messages, ContextAsked, Context)
+_PARTS = {part.__name__: part for part in (SessionAgent, SessionLatency, SessionParticipant, SessionTool)}
 _CONVERSATION = tuple(
     {"name": name, "in": "query", "required": True, "schema": {"type": "string"}}
     for name in ("conversation_id", "tenant")
@@ -80,7 +82,7 @@ def document() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            "schemas": {name: _plain(schema) for name, schema in schemas["$defs"].items()},
+            "schemas": {name: _plain(_whole(name, schema)) for name, schema in schemas["$defs"].items()},
         },
     }
 
@@ -144,6 +146,12 @@ def _answers(model: type[BaseModel]) -> dict[str, Any]:
 
 def _content(model: type[BaseModel]) -> dict[str, Any]:
     return {"application/json": {"schema": {"$ref": _REF.format(model=model.__name__)}}}
+
+
+def _whole(name: str, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a schema with what older versions of pydantic do not say of a part that is a dataclass."""
+    part = _PARTS.get(name)
+    return schema if part is None else {"additionalProperties": True, "description": inspect.getdoc(part), **schema}
 
 
 def _plain(schema: Any, *, is_schema: bool = True) -> Any:
