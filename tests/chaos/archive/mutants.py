@@ -14,8 +14,8 @@ MUTANTS = {
     ),
     "what comes again is written again": Mutant(
         "archive/passage.py",
-        "        if row.seq > self._life.seq:\n            await self._accept(row, one.event, owner)\n",
-        "        if row.seq > 0:\n            await self._accept(row, one.event, owner)\n",
+        "        if row.seq > self._life.seq:\n            if claim.epoch",
+        "        if row.seq > 0:\n            if claim.epoch",
         ("archiver_killed_before_settling",),
     ),
     "taken out of the listing without looking": Mutant(

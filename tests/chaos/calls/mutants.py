@@ -5,16 +5,16 @@ from tests.chaos.history.mutants import Mutant
 MUTANTS = {
     "a cursor moves before the answer": Mutant(
         "webhooks/lane.py",
-        "            refusal = await self._sender.send(queued.event_id, body)\n",
+        "            refusal = await self._sender.send(self.recipient.parcel(queued, taken.conversation_id))\n",
         "            import asyncio\n"
-        "            asyncio.ensure_future(self._sender.send(queued.event_id, body))\n"
+        "            asyncio.ensure_future(self._sender.send(self.recipient.parcel(queued, taken.conversation_id)))\n"
         "            refusal = None\n",
         ("receiver_away", "deliverer_killed"),
     ),
     "no answer in time counts as one": Mutant(
         "webhooks/sender.py",
-        "            return _explained(error, self._timeout)\n",
-        "            return None if isinstance(error, TimeoutError) else _explained(error, self._timeout)\n",
+        "            return explained(error, self._timeout)\n",
+        "            return None if isinstance(error, TimeoutError) else explained(error, self._timeout)\n",
         ("receiver_paused",),
     ),
     "what follows a refusal is sent": Mutant(

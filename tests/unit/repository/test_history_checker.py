@@ -7,10 +7,21 @@ from typing import Any, Self
 
 import pytest
 
+from tests.chaos.archive import mutants as of_the_archive
+from tests.chaos.calls import mutants as of_calls
+from tests.chaos.history import mutants as of_histories
 from tests.chaos.history.checker import Findings, check
-from tests.chaos.history.mutants import MUTANTS, Mutant
+from tests.chaos.history.mutants import Mutant
 from tests.chaos.history.record import Line, digest, read
 
+ALL_MUTANTS = [
+    (whose, name, mutant)
+    for whose, all_of_them in (
+        ("histories", of_histories.MUTANTS), ("lines", of_histories.LINE_MUTANTS), ("archive", of_the_archive.MUTANTS),
+        ("calls", of_calls.MUTANTS),
+    )
+    for name, mutant in all_of_them.items()
+]  # fmt: skip
 LIFE, NEXT_LIFE = "first-life", "next-life"
 
 
@@ -296,7 +307,7 @@ def test_unfinished_line(tmp_path: Path) -> None:
     assert read(tmp_path) == [{"at": 1}, {"at": 2}]
 
 
-@pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
+@pytest.mark.parametrize("mutant", [pytest.param(one, id=f"{whose}-{name}") for whose, name, one in ALL_MUTANTS])
 def test_mutants_can_be_planted(mutant: Mutant, tmp_path: Path) -> None:
     """Each planted fault still finds the text it replaces."""
     planted = mutant.plant(tmp_path / "copy") / "conversation_actors" / mutant.file
