@@ -1,4 +1,4 @@
-"""The checker of played calls finds each broken promise: the breaks are put in by hand."""
+"""The checker of played calls finds each broken promise, of webhooks and of the back end: breaks are put in by hand."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from conversation_actors import Message, SessionRecord
+from conversation_actors.backend.routes import ROUTES
 from conversation_actors.calls import CallFold
-from conversation_actors.calls.happenings import SESSION_RECORDED
-from tests.chaos.calls.checker import Try, check
+from conversation_actors.calls.happenings import MESSAGE_STORED, SESSION_RECORDED, TRANSCRIPTION_FINAL, TURN_COMPLETED
+from tests.chaos.calls.checker import Try, check, check_backend
 from tests.chaos.calls.expected import Ledger
 from tests.support.call_entries import CONVERSATION, IDLE, LIFE, LONG, START, Conversation
 
@@ -30,8 +31,8 @@ def played() -> Ledger:
     return ledger
 
 
-def told(*, leaves: bool = True) -> Told:
-    """What is told of it, and its record."""
+def told(*, leaves: bool = True, reports: bool = False) -> Told:
+    """What is told of it, and its record; with `reports`, also what only a back end is told."""
     call = Conversation()
     call.take(0, "job-1")
     call.come(1)
@@ -41,7 +42,7 @@ def told(*, leaves: bool = True) -> Told:
     call.end(7)
     if leaves:
         call.go(8)
-    fold = CallFold(CONVERSATION, LIFE, idle=IDLE)
+    fold = CallFold(CONVERSATION, LIFE, idle=IDLE, reports=reports)
     happened = [one for entry in call.entries for one in fold.take(entry)] + fold.pass_time(START + LONG)
     tries = [Try(one.id, one.type, dict(one.data) | {"call_id": one.call_id}, "ok") for one in happened]
     return tries, [SessionRecord.from_dict(one.data) for one in happened if one.type == SESSION_RECORDED]
@@ -107,3 +108,43 @@ BROKEN: dict[str, Callable[[Told], Told]] = {
 def test_a_broken_promise_is_found(name: str) -> None:
     """Each of these alone is a violation."""
     assert check(played(), *BROKEN[name](told())) != []
+
+
+def sent() -> list[Try]:
+    """What the back end is sent of the call, of what it is sent at all."""
+    tries, _ = told(reports=True)
+    return [one for one in tries if one.type in ROUTES]
+
+
+def without(kind: str) -> Callable[[list[Try]], list[Try]]:
+    """Leave out the last one of a type."""
+
+    def left(tries: list[Try]) -> list[Try]:
+        last = max(place for place, one in enumerate(tries) if one.type == kind)
+        return [*tries[:last], *tries[last + 1 :]]
+
+    return left
+
+
+SENT_WRONG: dict[str, Callable[[list[Try]], list[Try]]] = {
+    "nothing is sent": lambda _: [],
+    "a message is missing": without(MESSAGE_STORED),
+    "a transcription is missing": without(TRANSCRIPTION_FINAL),
+    "a turn is missing": without(TURN_COMPLETED),
+    "one comes again under another key": lambda tries: [*tries, replace(tries[-1], id="evt_other")],
+    "the order is another one": lambda tries: [tries[1], tries[0], *tries[2:]],
+    "one is sent before the one before it is taken": lambda tries: [replace(tries[0], answer="500"), tries[1], *tries],
+}  # fmt: skip
+
+
+def test_what_the_back_end_is_sent_as_it_happened_is_right() -> None:
+    """Also with repeats."""
+    tries = sent()
+    assert {MESSAGE_STORED, TRANSCRIPTION_FINAL} <= {one.type for one in tries}
+    assert check_backend(played(), [*tries, *tries[:3]]) == []
+
+
+@pytest.mark.parametrize("name", SENT_WRONG)
+def test_what_is_wrong_with_what_the_back_end_is_sent_is_found(name: str) -> None:
+    """Each of these alone is a violation."""
+    assert check_backend(played(), SENT_WRONG[name](sent())) != []

@@ -1,10 +1,11 @@
-"""Judges what a receiver was told, and the records, of calls that were played: each once, whole and in order."""
+"""Judges what a receiver and a back end were told, and the records, of calls: each once, whole and in order."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from conversation_actors.backend.routes import ROUTES
 from conversation_actors.calls import SessionRecord
 from conversation_actors.calls import happenings as told
 from tests.chaos.calls.expected import Expected, Key, Ledger
@@ -27,6 +28,26 @@ def check(ledger: Ledger, tries: Sequence[Try], records: Sequence[SessionRecord]
     """Return what is wrong with what was told of one conversation, and with its records."""
     wrong = [*_deliveries(tries), *_told(ledger.expected, tries), *_records(ledger, tries, records)]
     return [f"{ledger.conversation_id}: {one}" for one in wrong]
+
+
+def check_backend(ledger: Ledger, tries: Sequence[Try]) -> list[str]:
+    """Return what is wrong with what the back end was told of one conversation."""
+    told_too = [one for one in ledger.expected if one.key[0] in ROUTES]
+    as_others = [one for one in tries if one.type in told.HAPPENINGS]
+    wrong = [*_deliveries(tries), *_told(told_too, as_others), *_stored(ledger, tries)]
+    return [f"{ledger.conversation_id}, the back end: {one}" for one in wrong]
+
+
+def _stored(ledger: Ledger, tries: Sequence[Try]) -> Iterator[str]:
+    """Compare the items and the transcriptions with those that were acknowledged: all of them, in their order."""
+    heard = [item.id for item in ledger.items if item.type == "message" and item.to_dict()["role"] == "user"]
+    for kind, wanted in ((told.MESSAGE_STORED, [item.id for item in ledger.items]), (told.TRANSCRIPTION_FINAL, heard)):
+        taken = [one for one in tries if one.type == kind and one.answer in TAKEN]
+        found = list(
+            dict.fromkeys(one.data["message"]["id"] if "message" in one.data else one.data["item_id"] for one in taken)
+        )
+        if found != wanted:
+            yield f"{kind} of {found}, and it was {wanted}"
 
 
 def _deliveries(tries: Sequence[Try]) -> Iterator[str]:

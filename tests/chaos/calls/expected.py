@@ -55,6 +55,7 @@ class Ledger:
         self.conversation_id = conversation_id
         self.expected: list[Expected] = []
         self.calls: list[Facts] = []
+        self.items: list[Item] = []
         self._visits: Counter[str] = Counter()
         self._known: set[str] = set()
         self._unanswered: list[str] = []
@@ -99,6 +100,7 @@ class Ledger:
 
     def item(self, item: Item) -> None:
         """Note that something was said or done."""
+        self.items.append(item)
         fields = item.to_dict()
         if item.type == "function_call":
             self.call.tools[fields["name"]] += 1

@@ -9,12 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from conversation_actors.calls import SessionRecord
+from conversation_actors.destinations import BACKEND_NAME
 from conversation_actors.errors import RetryableError
 from tests.chaos.archive.owners import Owners
 from tests.chaos.calls.caller import Caller
-from tests.chaos.calls.checker import Try, check
+from tests.chaos.calls.checker import Try, check, check_backend
 from tests.chaos.calls.expected import Ledger
 from tests.chaos.calls.nemesis import Nemesis
+from tests.chaos.calls.receiver import WEBHOOKS
 from tests.chaos.calls.system import System, running
 from tests.chaos.report import Report
 
@@ -119,23 +121,27 @@ async def _at_rest(system: System, patience: float) -> list[str]:
 
 async def _judged(system: System, ledgers: list[Ledger]) -> tuple[list[str], Counter[str]]:
     """Compare what was told and recorded with what happened; return what is wrong, and how much it was."""
-    tries, records = system.tries(), await system.records()
+    tries, deliveries = system.tries(WEBHOOKS), system.tries(BACKEND_NAME)
+    records = await system.records()
     violations = [
         wrong
         for one in ledgers
         for wrong in check(one, tries.get(one.conversation_id, []), records.get(one.conversation_id, []))
     ]
+    violations += [wrong for one in ledgers for wrong in check_backend(one, deliveries.get(one.conversation_id, []))]
     known = {one.conversation_id for one in ledgers}
-    violations += [f"{name} was told of, and is nobody's" for name in sorted({*tries, *records} - known)]
+    violations += [f"{name} was told of, and is nobody's" for name in sorted({*tries, *deliveries, *records} - known)]
     if dead := await system.dead_letters():
         violations.append(f"there are {dead} dead letters")
-    return violations, _figures(ledgers, tries, records)
+    return violations, _figures(ledgers, tries, deliveries, records)
 
 
 def _figures(
-    ledgers: list[Ledger], tries: Mapping[str, list[Try]], records: Mapping[str, list[SessionRecord]]
-) -> Counter[str]:
+    ledgers: list[Ledger], tries: Mapping[str, list[Try]], deliveries: Mapping[str, list[Try]],
+    records: Mapping[str, list[SessionRecord]],
+) -> Counter[str]:  # fmt: skip
     every = [one for some in tries.values() for one in some]
+    sent = [one for some in deliveries.values() for one in some]
     return Counter({
         "calls": sum(len(one.calls) for one in ledgers),
         "records": sum(map(len, records.values())),
@@ -143,4 +149,6 @@ def _figures(
         "happenings": len({one.id for one in every}),
         "requests": len(every),
         "requests not taken": sum(one.answer.isdigit() for one in every),
+        "deliveries": len({one.id for one in sent}),
+        "requests to the back end": len(sent),
     })  # fmt: skip

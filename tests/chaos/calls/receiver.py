@@ -1,4 +1,4 @@
-"""A receiver of webhooks in a process of its own, which misbehaves now and then: `receiver PORT JOURNAL SHARE`.
+"""A receiver of webhooks, and a back end, in a process that misbehaves now and then: `receiver PORT JOURNAL SHARE`.
 
 It writes a line for each request, before it answers. Whatever it does then, or whoever kills it, the line is there.
 """
@@ -9,14 +9,20 @@ import os
 import random
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 from standardwebhooks import Webhook
 
+from conversation_actors.backend.models import DELIVERIES
+from conversation_actors.destinations import BACKEND_NAME
 from tests.support.receivers import SECRET
 
 BEGUN = "taking webhooks"
+BASE, TOKEN = "/back", "the-back-ends-token"
+WEBHOOKS = "webhooks"
 LATE_SECONDS = 2.5
 """Longer than a deliverer waits for an answer here."""
 _BEHAVIOURS = ("500", "410", "cut", "late")
@@ -39,11 +45,24 @@ class Receiver:
         self._journal, self._share = journal, share
         self._dice = random.Random()
 
-    async def take(self, request: web.Request) -> web.StreamResponse:
-        """Verify a request, write down what becomes of it, and answer as was written."""
+    async def take_webhook(self, request: web.Request) -> web.StreamResponse:
+        """Verify a webhook, and take it."""
         event = Webhook(SECRET).verify(await request.read(), dict(request.headers))
+        return await self._take(request, WEBHOOKS, request.headers["webhook-id"], event["type"], event["data"])
+
+    async def take_delivery(self, request: web.Request) -> web.StreamResponse:
+        """Hold what a back end is sent against the document, and take it."""
+        assert request.headers["Authorization"] == f"Bearer {TOKEN}"
+        told = json.loads(await request.read())
+        DELIVERIES[request.path.removeprefix(BASE)].model_validate_json(json.dumps(told))
+        return await self._take(request, BACKEND_NAME, request.headers["Idempotency-Key"], told["type"], told)
+
+    async def _take(
+        self, request: web.Request, to: str, key: str, kind: str, data: Mapping[str, Any]
+    ) -> web.StreamResponse:
+        """Write down what becomes of a request, and answer as was written."""
         answer = self._dice.choice(_BEHAVIOURS) if self._dice.random() < self._share else "ok"
-        line = {"id": request.headers["webhook-id"], "type": event["type"], "data": event["data"], "answer": answer}
+        line = {"to": to, "id": key, "type": kind, "data": data, "answer": answer}
         os.write(self._journal, json.dumps(line).encode() + b"\n")  # at once, and whole, though others write too
         if answer.isdigit():
             return web.Response(status=int(answer))
@@ -58,7 +77,9 @@ async def main(port: int, path: Path, share: float) -> None:
     """Take webhooks until killed."""
     journal = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     application = web.Application(client_max_size=32 << 20)
-    application.router.add_post("/hook", Receiver(journal, share).take)
+    receiver = Receiver(journal, share)
+    application.router.add_post("/hook", receiver.take_webhook)
+    application.router.add_post(BASE + "/{path:.*}", receiver.take_delivery)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     await web.SockSite(runner, open_socket(port)).start()

@@ -1,4 +1,7 @@
-"""The system of one history: a Redis, a database, two archivers, a deliverer, and a receiver of webhooks."""
+"""The system of one history: Redis, a database, two archivers, a deliverer, and those who are told.
+
+Those are a receiver of webhooks, and a back end.
+"""
 
 import json
 import os
@@ -21,7 +24,7 @@ from conversation_actors.store import Store, open_store
 from tests.chaos.archive.play import DIRECTIVES, TIMEOUTS
 from tests.chaos.archive.postgres import HurtPostgres
 from tests.chaos.calls.checker import Try
-from tests.chaos.calls.receiver import BEGUN, open_socket
+from tests.chaos.calls.receiver import BASE, BEGUN, TOKEN, open_socket
 from tests.chaos.calls.workers import AHEAD
 from tests.chaos.crew import Crew
 from tests.support.postgres import PostgresServer, has_postgres
@@ -111,11 +114,13 @@ class System:
         """Return how many there are."""
         return await self.count(dead_letters)
 
-    def tries(self) -> dict[str, list[Try]]:
-        """Return all requests that the receiver has met, by conversation, in their order."""
+    def tries(self, to: str) -> dict[str, list[Try]]:
+        """Return all requests that the receiver of webhooks, or the back end, has met, by conversation, in order."""
         found: defaultdict[str, list[Try]] = defaultdict(list)
         lines = self.journal.read_text().splitlines() if self.journal.exists() else []
         for line in map(json.loads, lines):
+            if line["to"] != to:
+                continue
             conversation_id = line["data"]["conversation_id"]
             found[conversation_id].append(Try(line["id"], line["type"], line["data"], line["answer"]))
         return found
@@ -161,7 +166,9 @@ def _crews(directory: Path, redis_url: str, archive_url: str, port: int, misbeha
         CONVERSATION_REDIS_URL=redis_url, CONVERSATION_ARCHIVE_URL=archive_url,
         CONVERSATION_SESSION_IDLE=str(_IDLE), CONVERSATION_WEBHOOK_URL=f"http://127.0.0.1:{port}/hook",
         CONVERSATION_WEBHOOK_SECRET=SECRET, CONVERSATION_WEBHOOK_PRIVATE_NETWORKS="true",
-        CONVERSATION_WEBHOOK_TIMEOUT="1", PYTHONPATH=os.environ["PYTHONPATH"],
+        CONVERSATION_WEBHOOK_TIMEOUT="1", CONVERSATION_BACKEND_URL=f"http://127.0.0.1:{port}{BASE}",
+        CONVERSATION_BACKEND_TOKEN=TOKEN, CONVERSATION_BACKEND_PRIVATE_NETWORKS="true",
+        CONVERSATION_BACKEND_TIMEOUT="1", PYTHONPATH=os.environ["PYTHONPATH"],
     )  # fmt: skip
     work = (sys.executable, "-m", "tests.chaos.calls.workers")
     taking = (sys.executable, "-m", "tests.chaos.calls.receiver", str(port), str(directory / "journal"))

@@ -14,6 +14,7 @@ from functools import partial
 
 from conversation_actors.archive import service
 from conversation_actors.archive.feed import Feed
+from conversation_actors.backend.delivery import recipients_of
 from conversation_actors.log_lines import TextFormatter
 from conversation_actors.settings import Settings, WebhookSettings
 from conversation_actors.timing import TIMING
@@ -37,15 +38,16 @@ async def main(what: str) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     settings, endpoints = Settings(), WebhookSettings()
+    backend = recipients_of(settings.backend, tenant=settings.tenant)
     if what == "archive":
-        beside = beside_archiver(endpoints, tenant=settings.tenant, timing=QUICK)
+        beside = beside_archiver(endpoints, tenant=settings.tenant, also=backend, timing=QUICK)
         ahead = float(os.environ.get(AHEAD) or 0)
         vars(service)["Feed"] = partial(Feed, clock=lambda: time.time() + ahead)
         await service.run(settings, stop, program="tests.chaos.calls", beside=beside, timing=QUICK)
         return
     database = service.open_database(settings)
     try:
-        await deliver(database, endpoints, stop, tenant=settings.tenant, timing=QUICK)
+        await deliver(database, endpoints, stop, tenant=settings.tenant, also=backend, timing=QUICK)
     finally:
         await database.aclose()
 
