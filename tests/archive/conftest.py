@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import make_url
 
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.writer import Writer
@@ -83,9 +84,13 @@ async def _migrate(url: str) -> None:
 
 
 @pytest.fixture(params=DATABASES)
-async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a migrated, empty archive, on each kind of database."""
-    return await migrated_url(request.param, tmp_path, request)
+async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
+    """The URL of a migrated, empty archive, on each kind of database; it is gone behind the test."""
+    url = await migrated_url(request.param, tmp_path, request)
+    yield url
+    if request.param != "sqlite":
+        server: PostgresServer = request.getfixturevalue("postgres")
+        server.execute(f'DROP DATABASE IF EXISTS "{make_url(url).database}" WITH (FORCE)')
 
 
 @pytest.fixture

