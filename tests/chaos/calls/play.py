@@ -63,7 +63,7 @@ async def play(
             troubles += crew.troubles
     figures += nemesis.counts + sum((one.figures for one in callers), Counter[str]())
     figures["seconds of calls"] = round(played)
-    figures["at rest"] = not left
+    figures["at rest"] = int(not left)
     if raging.done() and not raging.cancelled() and (error := raging.exception()):
         troubles.append(f"the nemesis met {error!r}")
     return Report(seed, time.monotonic() - began, figures, violations, troubles + left)
