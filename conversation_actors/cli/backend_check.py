@@ -16,7 +16,7 @@ async def run() -> None:
     require_extra()
     from conversation_actors.backend.client import BackendClient  # noqa: PLC0415  # aiohttp takes its time
 
-    # What is checked is not in them: with a back end, they would demand an archive. Nor is what has no effect without one.
+    # What is checked is not in them, nor what has no effect without it: with a back end, they would demand an archive.
     tenant = Settings(backend=BackendSettings(url=None, instead=False, context=False, interim=False)).tenant
     async with BackendClient(chosen, tenant) as client:
         found = await client.messages(f"backend-check-{secrets.token_hex(8)}", limit=1)
