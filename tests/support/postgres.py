@@ -210,6 +210,7 @@ class PostgresServer(ServerProcess):
             "port": str(self.port),
             "unix_socket_directories": "",
             "shared_buffers": "32MB",
+            "dynamic_shared_memory_type": "mmap",  # in its directory: what is killed leaves nothing elsewhere
             **self.settings,
         }
         with (self.directory / "log").open("w") as log:
