@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.skipif(not has_postgres(), reason=N
 logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[2]
-FEW, MANY = 30, 1000
+FEW, MANY = 20, 1000
 HISTORIES = 4
 """A history shows a planted fault in all likelihood, and not for certain."""
 
