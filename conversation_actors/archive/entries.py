@@ -20,12 +20,13 @@ _FOLLOWING = (
     .order_by(entries.c.seq)
     .limit(bindparam("most", type_=Integer))
 )
-_READ_TO = case((lives.c.fed > lives.c.start, lives.c.fed), else_=lives.c.start)
+READ_TO = case((lives.c.fed > lives.c.start, lives.c.fed), else_=lives.c.start)
+"""The position up to which the feed has read a life."""
 _UNREAD = (
     select(entries.c.life_id, *_ROW)
     .join(lives, lives.c.id == entries.c.life_id)
     .where(lives.c.id.in_(bindparam("identities", expanding=True)))
-    .where(entries.c.seq > _READ_TO, entries.c.seq <= _READ_TO + bindparam("most", type_=Integer))
+    .where(entries.c.seq > READ_TO, entries.c.seq <= READ_TO + bindparam("most", type_=Integer))
     .where(entries.c.seq <= lives.c.seq)
     .order_by(entries.c.life_id, entries.c.seq)
 )

@@ -62,7 +62,7 @@ _OF_CONVERSATIONS = (
 )
 _FIND = (
     select(
-        lives.c.id, lives.c.conversation_id, lives.c.life, lives.c.start, lives.c.fed, lives.c.seq, lives.c.quiet,
+        lives.c.id, lives.c.conversation_id, lives.c.life, entries.READ_TO.label("read_to"), lives.c.seq, lives.c.quiet,
         lives.c.reported_from, lives.c.ticks, feeds.c.state, feeds.c.due_at,
     )
     .outerjoin(feeds, feeds.c.life_id == lives.c.id)
@@ -171,10 +171,8 @@ async def find(connection: AsyncConnection, tenant: str, conversations: Collecti
     """Return the lives of conversations that have entries to be read, or something that is due, the oldest first."""
     told = {"tenant": tenant, "conversations": sorted(conversations), "now": now}
     return [
-        Cursor(number, name, life, max(start, fed), seq, quiet, reported, ticks, state, at is not None and at <= now)
-        for number, name, life, start, fed, seq, quiet, reported, ticks, state, at in await connection.execute(
-            _FIND, told
-        )
+        Cursor(number, name, life, fed, seq, quiet, reported, ticks, state, at is not None and at <= now)
+        for number, name, life, fed, seq, quiet, reported, ticks, state, at in await connection.execute(_FIND, told)
     ]
 
 

@@ -8,8 +8,9 @@ whatever dies, the row is due again. `News` sees to it that there is such a row.
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Row, Select, and_, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -110,11 +111,11 @@ class Outbox:
             now = self._clock()  # after the wait for others who write: a claim counts from here
             for name, most in free.items():
                 claimed = await self._claim(connection, name, most, claim, now)
+                if not claimed:
+                    continue
                 names = [row.conversation_id for row in claimed]
-                again, following = (
-                    await self._replays(connection, name, names),
-                    await self._next(connection, name, names),
-                )
+                again = await self._replays(connection, name, names)
+                following = await self._next(connection, name, names)
                 for row in claimed:
                     queue = (*again.get(row.conversation_id, ()), *following.get(row.conversation_id, ()))
                     taken.append(Taken(name, row.conversation_id, claim, row.delivered_id, row.attempts, queue))
@@ -147,21 +148,13 @@ class Outbox:
         self, connection: AsyncConnection, destination: str, conversations: Sequence[str]
     ) -> dict[str, list[Queued]]:
         """Return what follows on the cursors, by conversation."""
-        found: dict[str, list[Queued]] = {}
-        if not conversations:
-            return found
         told = {"destination": destination, "tenant": self._tenant, "conversations": list(conversations)}
-        for one in (await connection.execute(_NEXT, told)).all():
-            found.setdefault(one[0], []).append(Queued(*one[1:]))
-        return found
+        return _by_conversation((await connection.execute(_NEXT, told)).all())
 
     async def _replays(
         self, connection: AsyncConnection, destination: str, conversations: Sequence[str]
     ) -> dict[str, list[Queued]]:
         """Return what is to be delivered once more, by conversation."""
-        found: dict[str, list[Queued]] = {}
-        if not conversations:
-            return found
         query = (
             select(happenings.c.conversation_id, *_COLUMNS, replays.c.attempts)
             .select_from(replays.join(happenings))
@@ -170,6 +163,13 @@ class Outbox:
             .order_by(happenings.c.id)
             .limit(AT_ONCE * len(conversations))
         )
-        for one in (await connection.execute(query)).all():
-            found.setdefault(one[0], []).append(Queued(*one[1:]))
+        found = _by_conversation((await connection.execute(query)).all())
         return {name: some[:AT_ONCE] for name, some in found.items()}
+
+
+def _by_conversation(rows: Iterable[Sequence[Any]]) -> dict[str, list[Queued]]:
+    """Return what is queued, by the conversation, which is in front in each row."""
+    found: dict[str, list[Queued]] = {}
+    for conversation_id, *columns in rows:
+        found.setdefault(conversation_id, []).append(Queued(*columns))
+    return found

@@ -41,13 +41,13 @@ def check_backend(ledger: Ledger, tries: Sequence[Try]) -> list[str]:
 def _stored(ledger: Ledger, tries: Sequence[Try]) -> Iterator[str]:
     """Compare the items and the transcriptions with those that were acknowledged: all of them, in their order."""
     heard = [item.id for item in ledger.items if item.type == "message" and item.to_dict()["role"] == "user"]
-    for kind, wanted in ((told.MESSAGE_STORED, [item.id for item in ledger.items]), (told.TRANSCRIPTION_FINAL, heard)):
-        taken = [one for one in tries if one.type == kind and one.answer in TAKEN]
-        found = list(
-            dict.fromkeys(one.data["message"]["id"] if "message" in one.data else one.data["item_id"] for one in taken)
-        )
-        if found != wanted:
-            yield f"{kind} of {found}, and it was {wanted}"
+    taken = [one for one in tries if one.answer in TAKEN]
+    stored = [one.data["message"]["id"] for one in taken if one.type == told.MESSAGE_STORED]
+    transcribed = [one.data["item_id"] for one in taken if one.type == told.TRANSCRIPTION_FINAL]
+    wanted = [item.id for item in ledger.items]
+    for kind, found, due in ((told.MESSAGE_STORED, stored, wanted), (told.TRANSCRIPTION_FINAL, transcribed, heard)):
+        if (once := list(dict.fromkeys(found))) != due:
+            yield f"{kind} of {once}, and it was {due}"
 
 
 def _deliveries(tries: Sequence[Try]) -> Iterator[str]:

@@ -121,8 +121,8 @@ async def _at_rest(system: System, patience: float) -> list[str]:
 
 async def _judged(system: System, ledgers: list[Ledger]) -> tuple[list[str], Counter[str]]:
     """Compare what was told and recorded with what happened; return what is wrong, and how much it was."""
-    tries, deliveries = system.tries(WEBHOOKS), system.tries(BACKEND_NAME)
-    records = await system.records()
+    met, records = system.tries(), await system.records()
+    tries, deliveries = met[WEBHOOKS], met[BACKEND_NAME]
     violations = [
         wrong
         for one in ledgers

@@ -53,8 +53,9 @@ class Receiver:
     async def take_delivery(self, request: web.Request) -> web.StreamResponse:
         """Hold what a back end is sent against the document, and take it."""
         assert request.headers["Authorization"] == f"Bearer {TOKEN}"
-        told = json.loads(await request.read())
-        DELIVERIES[request.path.removeprefix(BASE)].model_validate_json(json.dumps(told))
+        body = await request.read()
+        DELIVERIES[request.path.removeprefix(BASE)].model_validate_json(body)
+        told = json.loads(body)
         return await self._take(request, BACKEND_NAME, request.headers["Idempotency-Key"], told["type"], told)
 
     async def _take(

@@ -20,11 +20,12 @@ from conversation_actors import ArchiveSettings, SessionRecord, Settings, Timeou
 from conversation_actors.archive.database import Database
 from conversation_actors.archive.sessions import SessionCursor, WantedSessions, page_of_sessions
 from conversation_actors.archive.tables import dead_letters, deliveries, feeds, happenings, lives
+from conversation_actors.destinations import BACKEND_NAME
 from conversation_actors.store import Store, open_store
 from tests.chaos.archive.play import DIRECTIVES, TIMEOUTS
 from tests.chaos.archive.postgres import HurtPostgres
 from tests.chaos.calls.checker import Try
-from tests.chaos.calls.receiver import BASE, BEGUN, TOKEN, open_socket
+from tests.chaos.calls.receiver import BASE, BEGUN, TOKEN, WEBHOOKS, open_socket
 from tests.chaos.calls.workers import AHEAD
 from tests.chaos.crew import Crew
 from tests.support.postgres import PostgresServer, has_postgres
@@ -114,15 +115,13 @@ class System:
         """Return how many there are."""
         return await self.count(dead_letters)
 
-    def tries(self, to: str) -> dict[str, list[Try]]:
-        """Return all requests that the receiver of webhooks, or the back end, has met, by conversation, in order."""
-        found: defaultdict[str, list[Try]] = defaultdict(list)
+    def tries(self) -> dict[str, dict[str, list[Try]]]:
+        """Return all requests that the receiver of webhooks and the back end have met, by conversation, in order."""
+        found: dict[str, dict[str, list[Try]]] = {WEBHOOKS: {}, BACKEND_NAME: {}}
         lines = self.journal.read_text().splitlines() if self.journal.exists() else []
         for line in map(json.loads, lines):
-            if line["to"] != to:
-                continue
-            conversation_id = line["data"]["conversation_id"]
-            found[conversation_id].append(Try(line["id"], line["type"], line["data"], line["answer"]))
+            those = found[line["to"]].setdefault(line["data"]["conversation_id"], [])
+            those.append(Try(line["id"], line["type"], line["data"], line["answer"]))
         return found
 
 

@@ -13,9 +13,11 @@ from conversation_actors.backend.openapi import document
 from conversation_actors.cli import backend_check
 from conversation_actors.cli.app import app
 from conversation_actors.errors import BackendUnavailableError, InvalidInputError
+from conversation_actors.settings import BackendSettings
 from conversation_actors.sources.groups import all_names
 
 TOKEN = "token-that-nobody-may-see"
+SWITCHES = [name for name, field in BackendSettings.model_fields.items() if field.annotation is bool]
 
 
 @pytest.fixture(autouse=True)
@@ -61,12 +63,12 @@ def test_without_a_back_end_there_is_nothing_to_check() -> None:
         asyncio.run(backend_check.run())
 
 
-@pytest.mark.parametrize("name", ["CONTEXT", "INTERIM", "INSTEAD", "REQUIRED", "STACKS"])
+@pytest.mark.parametrize("name", SWITCHES)
 def test_whatever_is_asked_of_it_it_can_be_checked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     """Also what has no effect without a back end."""
-    monkeypatch.setenv(f"CONVERSATION_BACKEND_{name}", "true")
+    monkeypatch.setenv(f"CONVERSATION_BACKEND_{name.upper()}", "true")
     checked(monkeypatch, lambda _: web.json_response({"messages": []}))
     assert "answers as it should" in capsys.readouterr().out
 
